@@ -1,0 +1,1 @@
+"""Text to 3D, taught with rewards."""

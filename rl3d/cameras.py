@@ -1,0 +1,87 @@
+"""Rigs: where cameras stand. Every camera looks at the origin with z up."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rl3d.types import Cameras
+
+
+def look_at_origin(
+    azimuth_deg: Float[Tensor, "b v"],
+    elevation_deg: Float[Tensor, "b v"],
+    *,
+    distance: float = 3.0,
+    fov_y_deg: float = 40.0,
+    width: int = 64,
+    height: int = 64,
+) -> Cameras:
+    """Place cameras on a sphere around the origin.
+
+    The defaults frame the unit sphere with a margin of 2.5 %. Elevations of +-90 degrees are allowed: there the image's up is
+    the direction in which the azimuth points away from the object.
+    """
+    azimuth, elevation = torch.deg2rad(azimuth_deg), torch.deg2rad(elevation_deg)
+    sin_a, cos_a, sin_e, cos_e = azimuth.sin(), azimuth.cos(), elevation.sin(), elevation.cos()
+    zero = torch.zeros_like(azimuth)
+    right = torch.stack([-sin_a, cos_a, zero], -1)
+    down = torch.stack([sin_e * cos_a, sin_e * sin_a, -cos_e], -1)
+    forward = -torch.stack([cos_e * cos_a, cos_e * sin_a, sin_e], -1)
+    cam_from_world = torch.eye(4).to(azimuth).repeat(*azimuth.shape, 1, 1)
+    cam_from_world[..., :3, :3] = torch.stack([right, down, forward], -2)
+    cam_from_world[..., 2, 3] = distance
+    focal = 0.5 * height / math.tan(math.radians(fov_y_deg) / 2)
+    intrinsics = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]).to(azimuth)
+    return Cameras(cam_from_world, intrinsics.repeat(*azimuth.shape, 1, 1), width, height)
+
+
+@dataclass(frozen=True)
+class Orbit:
+    """A fixed ring of cameras, evenly spaced in azimuth."""
+
+    views: int = 4
+    elevation_deg: float = 20.0
+    start_deg: float = 0.0
+    """Azimuth of the first camera."""
+    distance: float = 3.0
+    fov_y_deg: float = 40.0
+    size: int = 64
+    """Width and height in pixels."""
+
+    def cameras(self, rng: torch.Generator | None = None) -> Cameras:
+        """The same cameras each time; ``rng`` is not used."""
+        azimuth = self.start_deg + torch.arange(self.views) * (360 / self.views)
+        return look_at_origin(
+            azimuth[None],
+            torch.full_like(azimuth, self.elevation_deg)[None],
+            distance=self.distance,
+            fov_y_deg=self.fov_y_deg,
+            width=self.size,
+            height=self.size,
+        )
+
+
+@dataclass(frozen=True)
+class RandomOrbit:
+    """A ring of evenly spaced cameras at a random azimuth and a random common elevation."""
+
+    views: int = 4
+    elevation_min_deg: float = 0.0
+    elevation_max_deg: float = 40.0
+    distance: float = 3.0
+    fov_y_deg: float = 40.0
+    size: int = 64
+    """Width and height in pixels."""
+
+    def cameras(self, rng: torch.Generator | None = None) -> Cameras:
+        start, tilt = torch.rand(2, generator=rng).tolist()
+        elevation = self.elevation_min_deg + tilt * (self.elevation_max_deg - self.elevation_min_deg)
+        return Orbit(self.views, elevation, start * 360, self.distance, self.fov_y_deg, self.size).cameras()
+
+
+Rig = Orbit | RandomOrbit

@@ -1,0 +1,31 @@
+"""Small closed forms: quaternions and spherical harmonics."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+SH_C0 = 0.28209479177387814
+"""The constant real spherical harmonic, 1 / (2 sqrt(pi))."""
+
+
+def rotation_from_quat(quat: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 3 3"]:
+    """Turn wxyz quaternions of any non-zero length into rotation matrices. Differentiable."""
+    w, x, y, z = torch.nn.functional.normalize(quat, dim=-1).unbind(-1)
+    rows = [
+        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    ]
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+
+def sh_from_rgb(rgb: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
+    """The degree-0 coefficient that shows this colour from everywhere."""
+    return (rgb - 0.5) / SH_C0
+
+
+def rgb_from_sh(sh0: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
+    """The colour that a degree-0 coefficient shows."""
+    return 0.5 + SH_C0 * sh0

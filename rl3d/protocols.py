@@ -1,0 +1,169 @@
+"""The interfaces of the library: two actors (:class:`Representation`, :class:`Prior`), what judges them (:class:`Reward`), and
+what turns judgement into change (:class:`Term`). Anything that has these methods fits; nothing inherits from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rl3d.types import Cameras, Prompt, Score, Splats, Views
+
+
+class Trace(Protocol):
+    """What densification needs to know of a rendering, beside its pixels."""
+
+    means2d: Tensor
+    radii: Tensor
+
+
+class Representation(Protocol):
+    """The first actor: *one* scene that renders. An ``nn.Module``."""
+
+    def render(self, cameras: Cameras) -> tuple[Views, Any]:
+        """Render ``[1 v]`` cameras, differentiably in every parameter; and the trace of it."""
+        ...
+
+    def splats(self) -> Splats:
+        """The scene as Gaussians, detached: what exporters read."""
+        ...
+
+    def param_groups(self) -> list[dict]:
+        """Parameters with their learning rates, as an optimiser takes them."""
+        ...
+
+    def refine(self, optimizer: torch.optim.Optimizer, trace: Any, step: int, rng: torch.Generator) -> None:
+        """Densify and prune after a step; the optimiser's state follows."""
+        ...
+
+
+class Level(NamedTuple):
+    """A noise level in a prior's own scaling: ``noisy = alpha * clean + sigma * noise``."""
+
+    alpha: float
+    sigma: float
+
+
+@dataclass(frozen=True)
+class PriorInfo:
+    """What a prior can do: everything that others may ask about it before they use it."""
+
+    channels: int
+    """Of its latents."""
+    size: int
+    """Height and width of its latents."""
+    views: int
+    """Views that it was trained to predict jointly."""
+    elevation_deg: tuple[float, float]
+    """The elevations it knows."""
+    distance: float
+    """The camera distance it knows, in world units."""
+    fov_y_deg: float
+    """The field of view it knows."""
+    alpha: bool
+    """Whether its views carry alpha, so that a background need not be invented."""
+    negative_prompts: bool
+
+
+class Prior(Protocol):
+    """The second actor: a diffusion model of (sets of) views. An ``nn.Module``."""
+
+    info: PriorInfo
+
+    def embed(self, prompts: list[Prompt], cameras: Cameras) -> Any:
+        """The condition of ``b`` prompts seen by ``[b v]`` cameras; words it does not know raise ``ValueError``."""
+        ...
+
+    def encode(self, views: Views) -> Float[Tensor, "b v c h w"]:
+        """Views as latents, differentiably in the pixels; resized where sizes differ."""
+        ...
+
+    def decode(self, latents: Float[Tensor, "b v c h w"], cameras: Cameras) -> Views:
+        """Latents as views, differentiably."""
+        ...
+
+    def predict(
+        self, noisy: Float[Tensor, "b v c h w"], level: Level, condition: Any, *, guidance: float = 1.0, rescale: float = 0.0
+    ) -> Float[Tensor, "b v c h w"]:
+        """The clean latents, in float32: with classifier-free guidance, whose contrast is pulled back by ``rescale``."""
+        ...
+
+
+@dataclass(frozen=True)
+class RewardInfo:
+    """What a reward says of itself."""
+
+    name: str
+    differentiable: Literal["pixels", "scene", "no"]
+    """In what its gradient can be taken."""
+    range: tuple[float, float]
+    """The least and the greatest value it can give."""
+    weights: str
+    """Where its weights come from; empty if it has none."""
+    licence: str
+    source: str
+    """Paper or page."""
+
+
+class Reward(Protocol):
+    """A judge of views; higher is better. An ``nn.Module``."""
+
+    info: RewardInfo
+
+    def score(self, views: Views, prompts: list[Prompt]) -> Score:
+        """Judge ``b`` samples against their prompts."""
+        ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a term sees of one step of an optimization."""
+
+    views: Views
+    """The term's views; their tensors are leaves, whose gradients cross the rasterizer together with all others'."""
+    scene: Representation
+    prior: Prior | None
+    prompt: Prompt
+    progress: float
+    """In [0, 1)."""
+    rng: torch.Generator
+
+
+class Signal(Protocol):
+    """A live term. With state or weights it is an ``nn.Module``, and the checkpoint stores its ``state_dict``."""
+
+    def cameras(self, shared: Cameras, rng: torch.Generator) -> Cameras | None:
+        """The cameras whose views it wants: ``shared`` ones, its own, or None for no views at all."""
+        ...
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        """Scalars by what they reach: "pixels" (through the views), "scene" (through the representation directly)."""
+        ...
+
+
+class Situation(NamedTuple):
+    """What a term may look at when it is built, once, before the first step."""
+
+    prompt: Prompt
+    prior: Prior | None
+    rng: torch.Generator
+    device: torch.device
+
+
+@runtime_checkable
+class Term(Protocol):
+    """A value that describes one signal: how something known about the wanted object changes the scene."""
+
+    def build(self, situation: Situation) -> Signal:
+        """Make the live part."""
+        ...
+
+
+def trainable(module: torch.nn.Module) -> Iterable[torch.nn.Parameter]:
+    """The parameters of a module that gradients are meant to reach."""
+    return (p for p in module.parameters() if p.requires_grad)
