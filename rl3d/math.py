@@ -1,6 +1,9 @@
-"""Small closed forms: quaternions and spherical harmonics."""
+"""Small closed forms: quaternions, spherical harmonics, noise levels."""
 
 from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -29,3 +32,15 @@ def sh_from_rgb(rgb: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
 def rgb_from_sh(sh0: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
     """The colour that a degree-0 coefficient shows."""
     return 0.5 + SH_C0 * sh0
+
+
+class Level(NamedTuple):
+    """A noise level: ``noisy = alpha * clean + sigma * noise``, with alpha^2 + sigma^2 = 1."""
+
+    alpha: float
+    sigma: float
+
+
+def level_at(t: float) -> Level:
+    """The cosine schedule: alpha = cos(pi t / 2), sigma = sin(pi t / 2), for a noise time t in [0, 1]."""
+    return Level(math.cos(math.pi * t / 2), math.sin(math.pi * t / 2))

@@ -4,7 +4,6 @@ what turns judgement into change (:class:`Term`). Anything that has these method
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -12,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rl3d.math import Level
 from rl3d.types import Cameras, Prompt, Score, Splats, Views
 
 
@@ -40,13 +40,6 @@ class Representation(Protocol):
     def refine(self, optimizer: torch.optim.Optimizer, trace: Any, step: int, rng: torch.Generator) -> None:
         """Densify and prune after a step; the optimiser's state follows."""
         ...
-
-
-class Level(NamedTuple):
-    """A noise level in a prior's own scaling: ``noisy = alpha * clean + sigma * noise``."""
-
-    alpha: float
-    sigma: float
 
 
 @dataclass(frozen=True)
@@ -151,6 +144,8 @@ class Situation(NamedTuple):
 
     prompt: Prompt
     prior: Prior | None
+    drawn: Views | None
+    """Views drawn from the prior at the start, where the recipe draws any."""
     rng: torch.Generator
     device: torch.device
 
@@ -162,8 +157,3 @@ class Term(Protocol):
     def build(self, situation: Situation) -> Signal:
         """Make the live part."""
         ...
-
-
-def trainable(module: torch.nn.Module) -> Iterable[torch.nn.Parameter]:
-    """The parameters of a module that gradients are meant to reach."""
-    return (p for p in module.parameters() if p.requires_grad)

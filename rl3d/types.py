@@ -110,6 +110,18 @@ class Views:
 
         return Views(take(self.rgb), take(self.alpha), take(self.depth), take(self.normals), self.cameras.select(views))
 
+    def sample(self, index: int) -> Views:
+        """One sample of the batch, as a batch of one."""
+        one = slice(index, index + 1)
+
+        def take(x):
+            return None if x is None else x[one]
+
+        cameras = replace(
+            self.cameras, cam_from_world=self.cameras.cam_from_world[one], intrinsics=self.cameras.intrinsics[one]
+        )
+        return Views(take(self.rgb), take(self.alpha), take(self.depth), take(self.normals), cameras)
+
     def detach(self) -> Views:
         def cut(x):
             return None if x is None else x.detach()

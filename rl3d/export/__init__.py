@@ -1,0 +1,1 @@
+"""What a user takes away: files of splats, meshes, pictures."""

@@ -1,0 +1,1 @@
+"""What lifting, rewards and exporters share: hulls, distance fields."""

@@ -1,0 +1,1 @@
+"""Rasterizers, one call for each kind of scene."""

@@ -1,0 +1,1 @@
+"""How a signal reaches the scene."""

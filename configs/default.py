@@ -1,0 +1,15 @@
+"""The default: views drawn from the prior give a first shape, score distillation makes it whole."""
+
+from rl3d.recipe import Recipe
+from rl3d.start import Draw, Hull
+from rl3d.terms.distillation import Distill
+from rl3d.terms.match import Match
+from rl3d.terms.regularise import Solid
+
+recipe = Recipe(
+    about="draw views, carve their hull, then match them and distil the prior (x0 form, after MVDream)",
+    draw=Draw(views=4, elevations_deg=(10.0, 35.0), candidates=2),
+    start=Hull(),
+    terms={"match": Match(until=0.5), "distill": Distill(), "solid": Solid()},
+    steps=200,
+)

@@ -1,0 +1,56 @@
+"""What an asset is measured by, beside rewards: closed forms on views, points and embeddings."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rl3d.types import Views
+
+
+def silhouette_iou(a: Views, b: Views) -> Float[Tensor, "b"]:
+    """Intersection over union of the silhouettes (alpha at least one half), over all views and pixels together, in [0, 1]."""
+    x, y = a.alpha >= 0.5, b.alpha >= 0.5
+    both, either = (x & y).sum((1, 2, 3, 4)), (x | y).sum((1, 2, 3, 4))
+    return both / either.clamp(min=1)
+
+
+def chamfer(a: Float[Tensor, "n 3"], b: Float[Tensor, "m 3"]) -> float:
+    """Mean distance from each point to the nearest of the other set, averaged over both directions, in world units."""
+    distances = torch.cdist(a, b)
+    return float(distances.amin(0).mean() + distances.amin(1).mean()) / 2
+
+
+def rank(image: Float[Tensor, "v d"], texts: Float[Tensor, "k d"]) -> int:
+    """Place of text 0 among the texts by similarity to the mean of the views' embeddings; 0 is first. Ties count against it."""
+    similarity = texts @ torch.nn.functional.normalize(image.mean(0), dim=0)
+    return int((similarity[1:] >= similarity[0]).sum())
+
+
+def azimuth_errors_deg(
+    views: Float[Tensor, "v d"], reference: Float[Tensor, "i v d"], azimuths_deg: Float[Tensor, "v"]
+) -> Float[Tensor, "v"]:
+    """How far each view is from where true renders of the same thing look most alike.
+
+    A view's azimuth is read off as that of the most similar reference render, over all instances; the error is its distance
+    to the camera's true azimuth, in [0, 180]. An object with a face on every side (Janus) errs on its sides and back.
+
+    Args:
+        views: Unit embeddings of the object's views.
+        reference: Unit embeddings of ``i`` true objects from the same cameras.
+        azimuths_deg: The cameras'.
+    """
+    similarity = torch.einsum("vd,iwd->vwi", views, reference).amax(-1)
+    found = azimuths_deg[similarity.argmax(-1)]
+    return ((found - azimuths_deg + 180) % 360 - 180).abs()
+
+
+def bootstrap_interval(values: Float[Tensor, "n"], *, samples: int = 10_000, level: float = 0.95) -> tuple[float, float]:
+    """The percentile bootstrap interval of a mean (Efron 1979); give paired differences for a paired one. Seeded."""
+    rng = torch.Generator().manual_seed(0)
+    index = torch.randint(len(values), (samples, len(values)), generator=rng)
+    means = values[index].mean(1)
+    tail = (1 - level) / 2
+    low, high = torch.quantile(means, torch.tensor([tail, 1 - tail]).to(means)).tolist()
+    return low, high

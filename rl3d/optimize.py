@@ -1,0 +1,258 @@
+"""The loop that makes a scene: sample cameras, render, gather every term's gradient at the pixels, step, yield."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rl3d.protocols import Prior, Signal, Situation, Step
+from rl3d.recipe import Recipe
+from rl3d.representations.gaussians import GaussianSplats
+from rl3d.types import Cameras, Prompt, Views
+
+
+class Diverged(RuntimeError):
+    """Too many steps in a row had values that are not finite."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one step did."""
+
+    step: int
+    """Steps done, counting this one."""
+    losses: dict[str, float]
+    """By term, before weights."""
+    norms: dict[str, float]
+    """Of each pixel term's gradient on the pixels, after weights."""
+    gaussians: int
+    skipped: bool
+    """Whether the step was left out because something was not finite."""
+    views: Views
+    """What the step looked at, detached."""
+
+
+@dataclass
+class Optimization:
+    """A scene in the making: everything that changes from step to step."""
+
+    recipe: Recipe
+    prompt: Prompt
+    prior: Prior | None
+    drawn: Views | None
+    scene: GaussianSplats
+    optimizer: torch.optim.Optimizer
+    signals: dict[str, Signal]
+    rng: torch.Generator
+    step: int = 0
+    skipped: int = 0
+    """Steps left out so far."""
+    skipped_in_a_row: int = 0
+    rates: list[float] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+
+
+def begin(recipe: Recipe, prompt: Prompt, *, seed: int = 0, device: str = "cpu") -> Optimization:
+    """Draw from the prior, make the first Gaussians, and build every part."""
+    rng = torch.Generator().manual_seed(seed)
+    where = torch.device(device)
+    prior = recipe.prior.build(where) if recipe.prior else None
+    drawn = None
+    if recipe.draw is not None:
+        if prior is None:
+            raise ValueError("the recipe draws views but has no prior: give it one, or set draw to None")
+        drawn = recipe.draw.draw(prompt, prior, rng, where)
+    situation = Situation(prompt, prior, drawn, rng, where)
+    return _assemble(recipe, situation, recipe.scene.build(recipe.start.build(situation)))
+
+
+def _assemble(recipe: Recipe, situation: Situation, scene: GaussianSplats) -> Optimization:
+    scene = scene.to(situation.device)
+    optimizer = torch.optim.Adam(scene.param_groups(), betas=(0.9, 0.99), eps=1e-15)
+    signals = {name: term.build(situation) for name, term in recipe.terms.items()}
+    return Optimization(recipe, situation.prompt, situation.prior, situation.drawn, scene, optimizer, signals, situation.rng)
+
+
+def optimize(o: Optimization) -> Iterator[Report]:
+    """Step until the recipe's steps are done. To pause, do not call ``next``; to stop, leave.
+
+    Raises:
+        Diverged: when more than ``recipe.patience`` steps in a row had to be skipped.
+    """
+    while o.step < o.recipe.steps:
+        yield advance(o)
+
+
+def advance(o: Optimization) -> Report:
+    """Do one step."""
+    recipe, progress = o.recipe, o.step / o.recipe.steps
+    for group, rate in zip(o.optimizer.param_groups, o.rates, strict=True):
+        group["lr"] = rate * recipe.cooldown**progress
+
+    shared = recipe.rig.cameras(o.rng).to(o.scene.device)
+    asked = {name: signal.cameras(shared, o.rng) for name, signal in o.signals.items()}
+    cameras, slices = _together(asked)
+    rendered, trace = o.scene.render(cameras)
+    leaves = _leaves(rendered)
+
+    pixel_losses, scene_losses = {}, {}
+    for name, signal in o.signals.items():
+        views = leaves.select(slices[name]) if asked[name] is not None else leaves
+        losses = signal.losses(Step(views, o.scene, o.prior, o.prompt, progress, o.rng))
+        unknown = losses.keys() - {"pixels", "scene"}
+        assert not unknown, f"{name} has losses for {unknown}"
+        if "pixels" in losses:
+            pixel_losses[name] = losses["pixels"]
+        if "scene" in losses:
+            scene_losses[name] = losses["scene"]
+
+    gradients = _pixel_gradients(pixel_losses, _tensors(leaves), recipe.weights)
+    gradients = _balance(gradients, recipe.ratios)
+    scene_loss = sum((recipe.weights.get(name, 1.0) * loss for name, loss in scene_losses.items()), torch.zeros(()))
+    total = [torch.stack(parts).sum(0) for parts in zip(*gradients.values(), strict=True)]
+    o.optimizer.zero_grad(set_to_none=True)
+    good = all(g.isfinite().all() for g in total) and bool(scene_loss.detach().isfinite())
+    if good:
+        # The one place where gradients cross the rasterizer.
+        outputs, seeds = [(x, g) for x, g in zip(_tensors(rendered), total, strict=False)], []
+        tensors = [x for x, _ in outputs if x.requires_grad]
+        seeds = [g for x, g in outputs if x.requires_grad]
+        if scene_loss.requires_grad:
+            tensors, seeds = [*tensors, scene_loss], [*seeds, None]
+        torch.autograd.backward(tensors, seeds)
+        grads = [p.grad for group in o.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        good = all(g.isfinite().all() for g in grads)
+    o.step += 1
+    if good:
+        o.optimizer.step()
+        o.scene.refine(o.optimizer, trace, o.step, o.rng)
+        o.skipped_in_a_row = 0
+    else:
+        o.skipped, o.skipped_in_a_row = o.skipped + 1, o.skipped_in_a_row + 1
+        if o.skipped_in_a_row > recipe.patience:
+            names = [name for name, loss in (pixel_losses | scene_losses).items() if not loss.isfinite()]
+            culprit = f" ({', '.join(names)})" if names else ""
+            raise Diverged(
+                f"{o.skipped_in_a_row} steps in a row had values that are not finite{culprit}: stopped at step {o.step}"
+            )
+    losses = {name: float(loss.detach()) for name, loss in (pixel_losses | scene_losses).items()}
+    norms = {name: _norm(parts) for name, parts in gradients.items()}
+    return Report(o.step, losses, norms, len(o.scene), not good, rendered.detach())
+
+
+def _together(asked: Mapping[str, Cameras | None]) -> tuple[Cameras, dict[str, slice]]:
+    """All cameras that signals ask for, each set once, and where each signal's are."""
+    sets: list[Cameras] = []
+    slices, start = {}, {}
+    for name, cameras in asked.items():
+        if cameras is None:
+            continue
+        if id(cameras) not in start:
+            start[id(cameras)] = sum(c.views for c in sets)
+            sets.append(cameras)
+        slices[name] = slice(start[id(cameras)], start[id(cameras)] + cameras.views)
+    if not sets:
+        raise ValueError("no term of this recipe looks at the scene: add a pixel term")
+    sizes = {(c.width, c.height) for c in sets}
+    assert len(sizes) == 1, f"terms ask for views of different sizes: {sizes}"
+    return Cameras(
+        torch.cat([c.cam_from_world for c in sets], 1), torch.cat([c.intrinsics for c in sets], 1), *sizes.pop()
+    ), slices
+
+
+def _tensors(views: Views) -> list[Tensor]:
+    return [x for x in (views.rgb, views.alpha, views.depth, views.normals) if x is not None]
+
+
+def _leaves(views: Views) -> Views:
+    """The same pixels, cut off, as leaves."""
+
+    def leaf(x):
+        return None if x is None else x.detach().requires_grad_()
+
+    return Views(leaf(views.rgb), leaf(views.alpha), leaf(views.depth), leaf(views.normals), views.cameras)
+
+
+def _pixel_gradients(
+    losses: Mapping[str, Tensor], leaves: list[Tensor], weights: Mapping[str, float]
+) -> dict[str, list[Tensor]]:
+    """Each loss's own gradient with respect to the pixels, weighted."""
+    gradients = {}
+    for name, loss in losses.items():
+        if not loss.requires_grad:
+            continue
+        found = torch.autograd.grad(loss, leaves, allow_unused=True)
+        weight = weights.get(name, 1.0)
+        gradients[name] = [torch.zeros_like(x) if g is None else weight * g for g, x in zip(found, leaves, strict=True)]
+    return gradients
+
+
+def _norm(parts: list[Tensor]) -> float:
+    return float(torch.stack([p.square().sum() for p in parts]).sum().sqrt())
+
+
+def _balance(gradients: dict[str, list[Tensor]], ratios: Mapping[str, float]) -> dict[str, list[Tensor]]:
+    """Scale the gradients named in ``ratios`` to that fraction of the norm of all the others' sum."""
+    rest = [parts for name, parts in gradients.items() if name not in ratios]
+    if not rest:
+        return gradients
+    reference = _norm([torch.stack(parts).sum(0) for parts in zip(*rest, strict=True)])
+    balanced = {}
+    for name, parts in gradients.items():
+        factor = ratios[name] * reference / max(_norm(parts), 1e-12) if name in ratios else 1.0
+        balanced[name] = [factor * p for p in parts]
+    return balanced
+
+
+def state(o: Optimization) -> tuple[dict[str, Tensor], dict]:
+    """Everything that a checkpoint must hold, as tensors by name and plain JSON."""
+    tensors = {f"scene.{k}": v for k, v in o.scene.state_dict().items()}
+    for i, group in enumerate(o.optimizer.param_groups):
+        for parameter in group["params"]:
+            tensors |= {f"optimizer.{i}.{k}": v for k, v in o.optimizer.state.get(parameter, {}).items()}
+    for name, signal in o.signals.items():
+        if isinstance(signal, torch.nn.Module):
+            tensors |= {f"signals.{name}.{k}": v for k, v in signal.state_dict().items()}
+    if o.drawn is not None:
+        cameras = o.drawn.cameras
+        tensors |= {"drawn.rgba": o.drawn.rgba, "drawn.pose": cameras.cam_from_world, "drawn.intrinsics": cameras.intrinsics}
+    tensors["rng"] = o.rng.get_state()
+    plain = {"step": o.step, "skipped": o.skipped, "skipped_in_a_row": o.skipped_in_a_row, "prompt": vars(o.prompt)}
+    return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, json.loads(json.dumps(plain))
+
+
+def restore(recipe: Recipe, tensors: dict[str, Tensor], plain: dict, *, device: str = "cpu") -> Optimization:
+    """Continue from :func:`state`, bit for bit on the CPU."""
+    where = torch.device(device)
+
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    drawn = None
+    if "drawn.rgba" in tensors:
+        rgba = tensors["drawn.rgba"].to(where)
+        size = rgba.shape[3], rgba.shape[2]
+        cameras = Cameras(tensors["drawn.pose"].to(where), tensors["drawn.intrinsics"].to(where), *size)
+        drawn = Views(rgba[..., :3], rgba[..., 3:], None, None, cameras)
+    rng = torch.Generator()
+    prior = recipe.prior.build(where) if recipe.prior else None
+    situation = Situation(Prompt(**plain["prompt"]), prior, drawn, rng, where)
+    o = _assemble(recipe, situation, recipe.scene.restore(under("scene.")))
+    for i, group in enumerate(o.optimizer.param_groups):
+        found = under(f"optimizer.{i}.")
+        if found:
+            (parameter,) = group["params"]
+            o.optimizer.state[parameter] = {k: v.to(where) if k != "step" else v for k, v in found.items()}
+    for name, signal in o.signals.items():
+        if isinstance(signal, torch.nn.Module):
+            signal.load_state_dict(under(f"signals.{name}."))
+    # Last, since building the parts above may have drawn from it.
+    rng.set_state(tensors["rng"])
+    o.step, o.skipped, o.skipped_in_a_row = plain["step"], plain["skipped"], plain["skipped_in_a_row"]
+    return o

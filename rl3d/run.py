@@ -1,0 +1,138 @@
+"""A run is a folder. Whole files appear in it at once or not at all; a kill at any moment loses nothing reported as saved."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from rl3d.files import write_whole
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+def short_name(prompt: str, limit: int = 48) -> str:
+    """A folder name for a prompt: readable, safe on any file system, unique enough when it had to be cut."""
+    name = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
+    if name and name.replace("-", " ") == prompt.lower() and len(name) <= limit:
+        return name
+    digest = hashlib.sha256(prompt.encode()).hexdigest()[:6]
+    return f"{name[: limit - 7].rstrip('-')}-{digest}".lstrip("-")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and the names in it."""
+
+    folder: Path
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What ``run.json`` says: prompt, seed, recipe, arguments, and what the bytes depend on."""
+        try:
+            return json.loads((self.folder / "run.json").read_text())
+        except FileNotFoundError:
+            raise ValueError(
+                f"{self.folder} is not a run: it has no run.json; name a folder that `rl3d generate` made"
+            ) from None
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{self.folder / 'run.json'} is damaged ({error}); start the run anew") from None
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """What ``summary.json`` says; None before the run is done."""
+        path = self.folder / "summary.json"
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def write_json(self, name: str, value: Any) -> None:
+        write_whole(self.folder / name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder: two processes never write to one run."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"{self.folder} is in use by another process: wait for it, or choose another --out") from None
+            yield
+
+    def save(self, tensors: dict[str, Tensor], plain: dict) -> None:
+        """Write the checkpoint, after the metrics that it covers have reached the disk."""
+        metrics = self.folder / "metrics.jsonl"
+        if metrics.is_file():
+            with open(metrics, "rb") as file:
+                os.fsync(file.fileno())
+        data = safetensors.torch.save(tensors, metadata={"rl3d": json.dumps(plain)})
+        write_whole(self.folder / CHECKPOINT, data)
+
+    def load(self) -> tuple[dict[str, Tensor], dict] | None:
+        """Read the checkpoint back; None if there is none yet."""
+        path = self.folder / CHECKPOINT
+        if not path.is_file():
+            return None
+        try:
+            with safetensors.safe_open(path, "pt") as file:  # pyright: ignore
+                plain = json.loads((file.metadata() or {})["rl3d"])
+                return {name: file.get_tensor(name) for name in file.keys()}, plain  # noqa: SIM118
+        except (safetensors.SafetensorError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"{path} is damaged ({error}). Delete it to start this run anew from its seed: the result will be the same"
+            ) from None
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append one line to ``metrics.jsonl``."""
+        with open(self.folder / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl``; a last line cut by a kill is left out."""
+        path = self.folder / "metrics.jsonl"
+        records = []
+        for line in path.read_text().splitlines() if path.is_file() else []:
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return records
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop what was logged after this step: a resumed run logs it again."""
+        kept = [r for r in self.metrics() if r["step"] <= step]
+        write_whole(self.folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in kept).encode())
+
+
+def circumstances() -> dict[str, Any]:
+    """What a run's bytes depend on beside its recipe and seed."""
+    from importlib.metadata import version
+
+    packages = ("rl3d", "torch", "numpy", "numba", "diffusers", "open_clip_torch")
+    return {
+        "versions": {name: version(name) for name in packages},
+        "python": platform.python_version(),
+        "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

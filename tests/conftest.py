@@ -1,0 +1,9 @@
+"""Shared by all tests."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+torch.manual_seed(0)

@@ -1,0 +1,41 @@
+import torch
+from helpers import sphere_views
+
+from rl3d.cameras import Orbit
+from rl3d.evaluate.metrics import azimuth_errors_deg, bootstrap_interval, chamfer, rank, silhouette_iou
+
+
+def test_iou_of_two_discs_is_the_ratio_of_their_areas():
+    cameras = Orbit(views=2, size=256).cameras()
+    small, large = sphere_views(cameras, 0.3), sphere_views(cameras, 0.6)
+    ratio = float(silhouette_iou(small, large))
+    tangent = [(r**2 / (9 - r**2)) for r in (0.3, 0.6)]
+    assert abs(ratio - tangent[0] / tangent[1]) < 0.01
+    assert float(silhouette_iou(large, large)) == 1
+
+
+def test_chamfer_of_shifted_points():
+    a = torch.tensor([[0.0, 0, 0], [10, 0, 0]])
+    assert chamfer(a, a + torch.tensor([0.0, 0.3, 0.4])) == torch.tensor(0.5)
+    assert chamfer(a, a[:1]) == 2.5
+
+
+def test_rank_counts_the_better_and_ties_against():
+    texts = torch.eye(3)
+    assert rank(torch.tensor([[1.0, 0.1, 0]]), texts) == 0
+    assert rank(torch.tensor([[0.5, 0.6, 0.5]]), texts) == 2
+
+
+def test_a_face_on_every_side_is_found_out():
+    azimuths = torch.tensor([0.0, 90, 180, -90])
+    reference = torch.eye(4)[None]
+    assert azimuth_errors_deg(torch.eye(4), reference, azimuths).tolist() == [0, 0, 0, 0]
+    assert azimuth_errors_deg(torch.eye(4)[:1].expand(4, 4), reference, azimuths).tolist() == [0, 90, 180, 90]
+
+
+def test_the_interval_holds_the_mean_and_narrows():
+    values = torch.randn(400, generator=torch.Generator().manual_seed(0)) + 1
+    low, high = bootstrap_interval(values)
+    assert low < values.mean() < high
+    wide = bootstrap_interval(values[:20])
+    assert wide[1] - wide[0] > high - low
