@@ -117,9 +117,9 @@ class Refiner(nn.Module):
 class MultiviewTransformer(ModelMixin, ConfigMixin):
     """Predict clean views of one object from noisy ones, jointly, from text and camera angles.
 
-    Blocks alternate: each view looks at itself, then all views and the text look at each other. Patches are large (8 x 8) and the
-    network predicts clean pixels, which works where predicting noise does not (Li & He 2025, "Back to Basics: Let Denoising
-    Generative Models Denoise"). The camera is told by its azimuth and elevation only: distance and field of view are those of
+    Blocks alternate: each view looks at itself, then all views and the text look at each other. Patches are large (8 x 8) and
+    the network predicts clean pixels, which works where predicting noise does not (Li & He 2025, "Back to Basics: Let
+    Denoising Generative Models Denoise"). The camera is told by its azimuth and elevation only: distance and field of view are those of
     the data, always. Any number of views works; ``views`` were trained. It is equivariant to permutations of views.
     """
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import no_type_check
 
 import numpy as np
 import torch
@@ -125,6 +126,7 @@ def tensor(image: Float32[ndarray, "*shape"]) -> Float32[torch.Tensor, "*shape"]
 
 
 @njit(parallel=True, cache=True)
+@no_type_check
 def _rasterize(vertices, faces, spans, project, samples, max_inverse_depth, face, barycentrics, inverse_depth):
     b, v = face.shape[:2]
     for view in prange(b * v):
@@ -139,6 +141,7 @@ def _rasterize(vertices, faces, spans, project, samples, max_inverse_depth, face
 
 
 @njit(cache=True)
+@no_type_check
 def _draw(vertices, faces, first, last, project, samples, max_inverse_depth, face, barycentrics, inverse_depth):
     """Draw faces ``first`` to ``last`` into one view. In float64, because small triangles are differences of large numbers."""
     if first == last:
@@ -200,6 +203,7 @@ def _draw(vertices, faces, first, last, project, samples, max_inverse_depth, fac
 
 
 @njit(parallel=True, cache=True)
+@no_type_check
 def _depth_and_normals(face, barycentrics, inverse_depth, vertices, faces, normals, centers, depth, out):
     b, v, h, w = face.shape
     for view in prange(b * v):
@@ -220,6 +224,7 @@ def _depth_and_normals(face, barycentrics, inverse_depth, vertices, faces, norma
 
 
 @njit(parallel=True, cache=True, fastmath=True)
+@no_type_check
 def _box_filter(image, samples, out):
     b, v, h, w, channels = out.shape
     scale = np.float32(1 / (samples * samples))
@@ -236,6 +241,7 @@ def _box_filter(image, samples, out):
 
 
 @njit(cache=True)
+@no_type_check
 def _corner_normals(vertices, faces, min_cosine):
     m = len(faces)
     flat, angles = np.zeros((m, 3), np.float32), np.zeros((m, 3), np.float32)

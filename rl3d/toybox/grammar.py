@@ -87,9 +87,8 @@ def _draw(rng: Rng) -> Spec:
         paint = paint if rng.random() < 0.9 else None
         return Spec((Item(_any(loose, rng).name, paint, count=int(rng.integers(2, 5))),))
     relation = RELATIONS[rng.choice(3, p=(0.4, 0.35, 0.25))]
-    below = [kind for kind in kinds.KINDS.values() if {"on": kind.flat_top, "next to": kind.loose, "inside": kind.container}[relation]]
-    if not below:
-        return _draw(rng)
+    fits = {"on": "flat_top", "next to": "loose", "inside": "container"}[relation]
+    below = [kind for kind in kinds.KINDS.values() if getattr(kind, fits)]
     first, second = (Item(_mostly_solid(options, rng).name, _any(PAINTS, rng)) for options in (loose, below))
     if rng.random() < 0.15:
         first = replace(first, paint=None)
@@ -190,6 +189,7 @@ def _item(item: Item, pick: Pick) -> str:
 
 
 def plural(kind: Kind) -> str:
+    """The kind's name for several."""
     return kind.plural or kind.name + "s"
 
 
@@ -218,4 +218,4 @@ def _vocabulary() -> frozenset[str]:
 def unknown(text: str) -> dict[str, list[str]]:
     """Find the words of a text that no caption uses, each with the nearest known words, at most three."""
     known = vocabulary()
-    return {word: difflib.get_close_matches(word, known, n=3) for word in words(text) if word not in _vocabulary()}
+    return {word: difflib.get_close_matches(word, known, n=3, cutoff=0.5) for word in words(text) if word not in _vocabulary()}

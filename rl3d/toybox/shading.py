@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float32, Int32
@@ -63,12 +64,14 @@ _WRAP = _f(0.25)
 
 
 @njit(cache=True, fastmath=True, inline="always")
+@no_type_check
 def _smoothstep(low, high, x):
     t = min(max((x - low) / (high - low), _f(0)), _f(1))
     return t * t * (_f(3) - _f(2) * t)
 
 
 @njit(cache=True, fastmath=True, inline="always")
+@no_type_check
 def _wave(x):
     """A cheap sine of period 1: two parabolas."""
     t = x - np.floor(x) - _f(0.5)
@@ -76,6 +79,7 @@ def _wave(x):
 
 
 @njit(cache=True, fastmath=True, inline="always")
+@no_type_check
 def _grain(u, v, w):
     """Wood in [0, 1]: wavy stripes that run along ``u``, as sections of tilted rings."""
     wave = _f(0.07) * _wave(_f(0.37) * u + _f(0.8) * v) + _f(0.025) * _wave(_f(1.1) * u + _f(0.5) * w)
@@ -85,6 +89,7 @@ def _grain(u, v, w):
 
 
 @njit(cache=True, fastmath=True, inline="always")
+@no_type_check
 def _speckle(x, y, z):
     """Stone in [-1, 1]: small cells, turned so that none lies flush with a wall; some dark, some light."""
     i = np.int32(np.floor(_f(23) * (_f(0.80) * x + _f(0.36) * y - _f(0.48) * z)))
@@ -98,6 +103,7 @@ def _speckle(x, y, z):
 
 
 @njit(parallel=True, cache=True, fastmath=True)
+@no_type_check
 def _shade(face, barycentrics, vertices, faces, normals, labels, colour, second, material, axes, light, strength, out):
     b, v, h, w = face.shape
     for view in prange(b * v):

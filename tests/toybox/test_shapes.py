@@ -82,7 +82,7 @@ def test_a_loft_makes_poles_of_rings_without_size():
     assert len(spindle.vertices) == 6 + 2
     assert len(spindle.faces) == 12
     assert spindle.is_watertight
-    capped = shapes.loft(np.stack([ring, ring + (0, 0, 1)]))
+    capped = shapes.loft(np.stack([ring, ring + np.array([0, 0, 1])]))
     assert len(capped.vertices) == 12 + 2
     assert len(capped.faces) == 12 + 12
     assert capped.is_watertight
@@ -94,9 +94,8 @@ def test_a_closed_loft_has_the_topology_of_a_torus():
 
 
 def test_extrude_keeps_a_notch_open():
-    star = np.concatenate(
-        [np.stack([r * np.array([np.cos(a), np.sin(a)])]) for k in range(10) for r, a in [(1 - 0.6 * (k % 2), k * np.pi / 5)]]
-    )
+    angle = np.arange(10) * np.pi / 5
+    star = np.stack([np.cos(angle), np.sin(angle)], 1) * np.where(np.arange(10) % 2, 0.4, 1.0)[:, None]
     mesh = shapes.extrude(star, 1.0)
     assert mesh.is_watertight
     x, y = star.T
@@ -127,8 +126,8 @@ def test_turn_follows_the_right_hand(axis, start, stop):
 def test_along_carries_the_axis_and_keeps_the_volume():
     start, stop = np.array([1.0, -2.0, 0.5]), np.array([-1.0, 1.0, 2.0])
     length = float(np.linalg.norm(stop - start))
-    mesh = shapes.along(shapes.cylinder(0.1, length), start, stop)
-    np.testing.assert_allclose(mesh.vertices[:-2].mean(0), (start + stop) / 2, atol=1e-9)
+    mesh = shapes.along(shapes.cylinder(0.1, length), tuple(start), tuple(stop))
+    np.testing.assert_allclose(mesh.vertices.mean(0), (start + stop) / 2, atol=1e-9)
     np.testing.assert_allclose(mesh.vertices[-1], stop, atol=1e-9)
     assert mesh.volume == pytest.approx(shapes.cylinder(0.1, length).volume)
 

@@ -1,4 +1,4 @@
-"""Animals. All face +x; their marks (bill, snout, ears, tail) are larger than life, so that 64 pixels show them."""
+"""Animals on four legs. All face +x; their marks (snout, ears, tail) are larger than life, so that 64 pixels show them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from rl3d.toybox.kinds.blobs import FACE, ball, blob, eyes, pair, stand
 from rl3d.toybox.shapes import (
     Mesh,
     along,
-    bend,
     capsule,
     cone,
     cylinder,
-    dome,
-    extrude,
     join,
     lathe,
     move,
@@ -69,40 +66,6 @@ def _sitting(height: float, girth: float, thick: float) -> tuple[Mesh, Mesh]:
         blob((girth * 1.05, girth * 0.4, thick * 0.7), (thick * 1.5, thick * 1.1, thick * 0.7), 10),
     )
     return move(body, z=0.01), pair(join(hind, fore))
-
-
-def duck(rng: Rng, form: Form) -> list[Piece]:
-    """A duck, swimming (without legs) or standing on webbed feet."""
-    walks, neck, fat = rng.random() < 0.5, rng.uniform(0.5, 0.64), rng.uniform(0.9, 1.12) * form.wide
-    lift, r = (0.17 if walks else 0.0), rng.uniform(0.17, 0.205)
-    neck *= form.tall
-    body = blob((0, 0, 0.22), (0.38, 0.25 * fat, 0.22), 20)
-    body = bend(body, lambda p: p + np.stack([0 * p[:, 0], 0 * p[:, 0], 1.1 * np.minimum(p[:, 0] + 0.05, 0) ** 2], 1))
-    tail = rod((-0.26, 0, 0.27), (-0.5, 0, 0.27 + rng.uniform(0.16, 0.26)), 0.13, 0.03)
-    head = (0.24, 0.0, neck + 0.05)
-    pieces = [
-        Piece("body", join(body, scale(tail, (1, 1.2, 1)), rod((0.16, 0, 0.2), (0.23, 0, neck), 0.16, 0.12))),
-        Piece("head", ball(head, r, 18)),
-        *eyes(head, (r, r, r), 0.055, apart_deg=48, up_deg=25),
-    ]
-    gape = rng.uniform(6, 16)
-    half = blob((0.1, 0, 0), (0.15, 0.115, 0.042), 14)
-    bill = join(turn(half, "y", -gape), move(turn(scale(half, (0.85, 0.85, 1)), "y", gape), z=-0.02))
-    pieces.append(Piece("beak", move(bill, head[0] + r * 0.75, 0, head[2] - 0.05), "bill"))
-    wing = blob((0, 0, 0), (0.23, 0.055, 0.13), 14)
-    spread = rng.choice([0.0, 35.0], p=[0.7, 0.3])
-    wing = turn(turn(wing, "y", rng.uniform(8, 25)), "x", -spread)
-    pieces.append(Piece("wing", pair(move(wing, -0.09, 0.235 * fat + spread * 0.002, 0.29)), "wings"))
-    if rng.random() < 0.35:
-        pieces.append(
-            Piece("tuft", rod((head[0] - 0.02, 0, head[2] + r * 0.8), (head[0] - 0.14, 0, head[2] + r + 0.1), 0.055, 0.02))
-        )
-    pieces = stand(pieces, lift)
-    if walks:
-        foot = extrude([(-0.06, -0.03), (0.16, -0.11), (0.12, 0), (0.16, 0.11), (-0.06, 0.03)], 0.045)
-        leg = join(rod((0, 0, 0.02), (0, 0, 0.28), 0.035), foot)
-        pieces.append(Piece("leg", pair(move(leg, 0.03, 0.12)), "bill"))
-    return pieces
 
 
 def dog(rng: Rng, form: Form) -> list[Piece]:
@@ -174,12 +137,10 @@ def cat(rng: Rng, form: Form) -> list[Piece]:
         *eyes(head, (r * 0.88, r * 1.12, r * 0.92), 0.052, apart_deg=30, up_deg=24),
     ]
     lean, tall = rng.uniform(1.0, 1.25), rng.uniform(0.19, 0.26)
-    foot, tip = np.array([x - 0.03, r * 0.62, z + r * 0.5]), np.array([x - 0.03, r * lean, z + r * 0.5 + tall])
-    inner = foot + (0.035, 0, 0.02)
-    pieces.append(Piece("ear", pair(along(scale(cone(0.105, tall, 16), (0.55, 1, 1)), tuple(foot), tuple(tip)))))
-    pieces.append(
-        Piece("ear", pair(along(scale(cone(0.062, tall * 0.78, 12), (0.55, 1, 1)), inner, tip + (0.02, 0, 0))), "inner ears")
-    )
+    foot, tip = (x - 0.03, r * 0.62, z + r * 0.5), (x - 0.03, r * lean, z + r * 0.5 + tall)
+    outer, inner = (scale(cone(size, tall * part, 16), (0.55, 1, 1)) for size, part in ((0.105, 1.0), (0.062, 0.78)))
+    pieces.append(Piece("ear", pair(along(outer, foot, tip))))
+    pieces.append(Piece("ear", pair(move(along(inner, foot, tip), 0.035, 0, 0.02)), "inner ears"))
     whisker = [
         rod((x + r * 0.78, 0.05, z - r * (0.35 + 0.1 * k)), (x + r * 0.85, 0.3, z - r * (0.2 + 0.4 * k)), 0.014, n=6)
         for k in (0, 1)
@@ -207,58 +168,6 @@ def cat(rng: Rng, form: Form) -> list[Piece]:
         ]
     pieces.append(Piece("tail", join(tube(path, 0.042, 10), ball(path[-1], 0.043, 8))))
     return pieces
-
-
-def fish(rng: Rng, form: Form) -> list[Piece]:
-    """A fish, long or round, with a forked or rounded tail and sometimes stripes."""
-    long, high, thick = rng.uniform(0.36, 0.46), rng.uniform(0.2, 0.31) * form.tall, rng.uniform(0.13, 0.17) * form.wide
-    turns = np.linspace(0, np.pi, 15)
-    spine = [(high * np.sin(t) * (1 - 0.12 * np.cos(t)), -long * np.cos(t)) for t in turns]
-
-    def swim(mesh: Mesh) -> Mesh:
-        return scale(turn(mesh, "y", 90), (1, thick / high, 1))
-
-    pieces = [Piece("body", swim(lathe([(0, -long), *spine[1:-1], (0, long)], 22)))]
-    if rng.random() < 0.5:
-        for at in (-0.35, 0.15) if rng.random() < 0.5 else (-0.45, -0.1, 0.25):
-            band = [(high * 1.03 * np.sqrt(1 - u**2) * (1 + 0.12 * u), long * u) for u in np.linspace(at, at + 0.16, 4)]
-            pieces.append(Piece("stripe", swim(lathe([(0, band[0][1]), *band, (0, band[-1][1])], 22)), "stripes"))
-    fan = rng.uniform(0.2, 0.28)
-    fork = [
-        (0.1, -0.04),
-        (0.1, 0.04),
-        (-0.1, fan),
-        (-0.24, fan * 1.1),
-        (-0.24 + (0.12 if rng.random() < 0.6 else -0.06), 0),
-        (-0.24, -fan * 1.1),
-        (-0.1, -fan),
-    ]
-    rise = rng.uniform(0.1, 0.2)
-    back = [(0.2, 0), (-0.02, rise), (-0.22, rise * 1.05), (-0.2, 0)]
-    fins = [
-        move(_upright(fork), -long - 0.04),
-        move(_upright(back), -0.02, 0, high * 0.86),
-        move(_upright([(0.1, 0), (-0.08, 0), (-0.16, -rise * 0.8), (-0.04, -rise * 0.8)]), -0.08, 0, -high * 0.9),
-    ]
-    side = turn(turn(blob((-0.1, 0, 0), (0.13, 0.03, 0.08), 12), "y", -20), "z", -rng.uniform(25, 45))
-    fins.append(pair(move(side, 0.08, thick * 0.9, -high * 0.22)))
-    pieces.append(Piece("fin", join(*fins), "fins", smooth=False))
-    lips = torus(0.04, 0.028, 14, 8)
-    pieces.append(Piece("mouth", move(scale(turn(lips, "y", 90), (1.2, 1.2, 0.9)), long * 0.99, 0, -0.04), "lips"))
-    pieces += eyes((long * 0.4, 0, 0), (long * 0.25, thick * 0.86, high * 0.86), 0.065, apart_deg=66, up_deg=20)
-    return stand(pieces)
-
-
-def _upright(outline: list[tuple[float, float]]) -> Mesh:
-    """A plate in the x-z plane with this outline, of a fin's thickness."""
-    thickness = 0.05
-    outline = outline if _area(outline) > 0 else outline[::-1]
-    return move(turn(extrude(outline, thickness), "x", 90), y=thickness / 2)
-
-
-def _area(outline: list[tuple[float, float]]) -> float:
-    x, y = np.array(outline).T
-    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
 
 
 def rabbit(rng: Rng, form: Form) -> list[Piece]:
@@ -291,71 +200,27 @@ def rabbit(rng: Rng, form: Form) -> list[Piece]:
     long, lean, back = rng.uniform(0.2, 0.26), rng.uniform(0.08, 0.2), rng.uniform(0.0, 0.15)
     droops = rng.random() < 0.3
     for side in (1, -1):
-        foot = np.array([x - 0.03, side * 0.07, z + r * 0.7])
-        if droops and side > 0:
-            tip = foot + (0.02, 0.45, 0.12)
-        else:
-            tip = foot + (-back, side * lean, 0.5)
-        pieces.append(Piece("ear", along(move(scale(blob((0, 0, 0), (0.04, 0.078, long), 14), 1), z=long * 0.85), foot, tip)))
-        pieces.append(
-            Piece(
-                "ear",
-                along(move(blob((0, 0, 0), (0.03, 0.042, long * 0.75), 10), x=0.022, z=long * 0.9), foot, tip),
-                "inner ears",
-            )
+        tip = (0.02, 0.45, 0.12) if droops and side > 0 else (-back, side * lean, 0.5)
+        outer, inner = (
+            blob((0, 0, long * 0.85), (0.04, 0.078, long), 14),
+            blob((0.022, 0, long * 0.9), (0.03, 0.042, long * 0.75), 10),
         )
+        for mesh, slot in ((outer, "main"), (inner, "inner ears")):
+            pieces.append(Piece("ear", move(along(mesh, (0, 0, 0), tip), x - 0.03, side * 0.07, z + r * 0.7), slot))
     if rng.random() < 0.5:
         pieces.append(Piece("teeth", pair(blob((x + r + 0.0, 0.022, z - 0.115), (0.022, 0.024, 0.045), 8)), "tail"))
     return pieces
 
 
-def turtle(rng: Rng, form: Form) -> list[Piece]:
-    """A turtle under its shell, head out and up; the shell is round, high or with plates."""
-    long, broad, high = rng.uniform(0.36, 0.42), rng.uniform(0.3, 0.36) * form.wide, rng.uniform(0.24, 0.34) * form.tall
-    low = rng.uniform(0.1, 0.15)
-    shell = move(scale(dome(1, 1, 24), (long, broad, high)), z=low)
-    rim = scale(torus(1, 0.09, 28, 8), (long * 0.98, broad * 0.98, 0.5))
-    pieces = [Piece("shell", shell), Piece("rim", move(rim, z=low + 0.02), "rim")]
-    if rng.random() < 0.65:
-        ring = int(rng.integers(5, 8))
-        spots = [(0.0, 0.0, 1.0)]
-        spots += [(0.74 * np.cos(a), 0.74 * np.sin(a), 0.67) for a in (np.arange(ring) + 0.5) * 2 * np.pi / ring]
-        plates = []
-        for u in spots:
-            out = np.array([u[0] / long, u[1] / broad, u[2] / high])
-            at = np.array([u[0] * long, u[1] * broad, u[2] * high + low])
-            plates.append(along(move(cylinder(0.1 if u[2] == 1 else 0.085, 0.03, 6, top=0.06), z=-0.01), tuple(at), tuple(at + out)))
-        pieces.append(Piece("plates", join(*plates), "rim", smooth=False))
-    r, stretch, raise_ = rng.uniform(0.125, 0.15), rng.uniform(0.08, 0.16), rng.uniform(0.2, 0.36)
-    head = (long + stretch, 0.0, low + raise_)
-    flippers = rng.random() < 0.3
-    limbs = []
-    for x in (-0.62, 0.62):
-        if flippers:
-            wing = turn(blob((0, 0.14, 0), (0.09, 0.2, 0.045), 12), "z", -18 if x > 0 else 30)
-            limbs.append(move(wing, x * long, broad * 0.75, low * 0.6 + 0.02))
-        else:
-            limbs.append(move(capsule(0.085, 0.13, 12), x * long, broad * 0.72, 0.085))
-    pieces += [
-        Piece("leg", pair(join(*limbs)), "skin"),
-        Piece("belly", move(scale(cylinder(1, 0.08, 20), (long * 0.92, broad * 0.92, 1)), z=low - 0.04), "skin"),
-        Piece("neck", rod((long * 0.7, 0, low + 0.05), head, 0.09, 0.085), "skin"),
-        Piece("head", blob(head, (r * 1.15, r, r), 16), "skin"),
-        Piece("tail", rod((-long * 0.9, 0, low), (-long - 0.14, 0, low - 0.04), 0.06, 0.02), "skin"),
-        *eyes(head, (r * 1.15, r, r), 0.048, apart_deg=42, up_deg=30),
-    ]
-    return stand(pieces)
-
-
 def pig(rng: Rng, form: Form) -> list[Piece]:
     """A fat pig with a snout and a curly tail, standing or sitting."""
     fat, r = rng.uniform(0.23, 0.28) * form.wide, rng.uniform(0.2, 0.225)
-    stand = rng.uniform(0.1, 0.16) * form.tall
+    leg_length = rng.uniform(0.1, 0.16) * form.tall
     sits = rng.random() < 0.2
     long, tilt = rng.uniform(0.34, 0.4), 38.0 if sits else 0.0
     height = 0.27 * form.tall
     body = turn(blob((0, 0, 0), (long, fat, height), 22), "y", -tilt)
-    middle = stand + height * 0.85 + (0.08 if sits else 0)
+    middle = leg_length + height * 0.85 + (0.08 if sits else 0)
     legs = []
     for x in (-0.2, 0.2):
         if sits and x < 0:
@@ -378,7 +243,7 @@ def pig(rng: Rng, form: Form) -> list[Piece]:
     ]
     floppy = rng.uniform(0.0, 0.14)
     foot = np.array([x - 0.02, r * 0.6, z + r * 0.62])
-    tip = foot + (0.08 + floppy, 0.1, 0.2 - floppy)
+    tip = foot + np.array([0.08 + floppy, 0.1, 0.2 - floppy])
     pieces.append(Piece("ear", pair(along(scale(cone(0.1, 0.2, 14), (0.5, 1, 1)), tuple(foot), tuple(tip))), "snout"))
     t = np.linspace(0, 1, 20)
     a = t * 2 * np.pi * 1.4
@@ -389,19 +254,6 @@ def pig(rng: Rng, form: Form) -> list[Piece]:
 
 
 KINDS = (
-    Kind(
-        "duck",
-        duck,
-        {
-            "main": ("yellow", "white", "yellow", "brown"),
-            "bill": ("orange",),
-            "wings": ("white", "straw", "orange", "tan"),
-            **FACE,
-        },
-        {"beak": "bill", "wings": "wings"},
-        forms=(),
-        front=True,
-    ),
     Kind(
         "dog",
         dog,
@@ -435,21 +287,6 @@ KINDS = (
         front=True,
     ),
     Kind(
-        "fish",
-        fish,
-        {
-            "main": ("orange", "blue", "coral", "turquoise", "yellow", "gray"),
-            "fins": ("red", "yellow", "navy", "orange"),
-            "stripes": ("white", "dark", "yellow"),
-            "lips": ("rose",),
-            **FACE,
-        },
-        {"fins": "fins"},
-        forms=(),
-        plural="fish",
-        front=True,
-    ),
-    Kind(
         "rabbit",
         rabbit,
         {
@@ -462,15 +299,6 @@ KINDS = (
         },
         forms=(),
         synonyms=("bunny",),
-        front=True,
-    ),
-    Kind(
-        "turtle",
-        turtle,
-        {"main": ("green", "leaf", "brown", "rust"), "rim": ("tan", "straw", "bark"), "skin": ("lime", "tan", "sand"), **FACE},
-        {"head": "skin", "legs": "skin"},
-        forms=(),
-        synonyms=("tortoise",),
         front=True,
     ),
     Kind(

@@ -123,7 +123,10 @@ def house(rng: Rng, form: Form) -> list[Piece]:
         stack = join(box(0.12, 0.12, height + rise + 0.06), move(box(0.15, 0.15, 0.05), z=height + rise + 0.03))
         pieces.append(Piece("chimney", move(stack, x, y), "chimney", False))
     if rng.random() < 0.35:
-        posts = [rod((face + 0.17, door_y + s * 0.14, 0), (face + 0.17, door_y + s * 0.14, tall_door + 0.05), 0.025, n=8) for s in (-1, 1)]
+        posts = [
+            rod((face + 0.17, door_y + s * 0.14, 0), (face + 0.17, door_y + s * 0.14, tall_door + 0.05), 0.025, n=8)
+            for s in (-1, 1)
+        ]
         shade = move(box(0.24, 0.36, 0.05), face + 0.1, door_y, tall_door + 0.04)
         pieces += [Piece("porch", join(*posts), "trim"), Piece("porch roof", shade, "roof", False)]
     return pieces
@@ -194,7 +197,8 @@ def castle(rng: Rng, form: Form) -> list[Piece]:
     square = rng.random() < 0.35
     corners = [(x, y) for x in (-hx, hx) for y in (-hy, hy)]
     walls = join(
-        *(move(box(wall, 2 * hy, high), x) for x in (-hx, hx)), *(move(box(2 * hx, wall, high), 0, y) for y in (-hy, hy)),
+        *(move(box(wall, 2 * hy, high), x) for x in (-hx, hx)),
+        *(move(box(2 * hx, wall, high), 0, y) for y in (-hy, hy)),
         box(2 * hx, 2 * hy, 0.04),
     )
     block = box(wall + 0.02, 0.075, 0.085)
@@ -232,8 +236,11 @@ def castle(rng: Rng, form: Form) -> list[Piece]:
             flags = [(0, 0, top + 1.05 * point)]
     pieces.append(Piece("roof", join(*caps), "roofs", not square))
     slit = _arch(0.065, 0.13 * min(1.2, form.tall), 0.04)
-    places = [(x + radius * np.cos(a) * 0.97, y + radius * np.sin(a) * 0.97, 0.6 * rise, np.degrees(a))
-              for x, y in corners for a in ((0 if x > 0 else np.pi), (np.pi / 2 if y > 0 else -np.pi / 2))]
+    places = [
+        (x + radius * np.cos(a) * 0.97, y + radius * np.sin(a) * 0.97, 0.6 * rise, np.degrees(a))
+        for x, y in corners
+        for a in ((0 if x > 0 else np.pi), (np.pi / 2 if y > 0 else -np.pi / 2))
+    ]
     pieces.append(Piece("window", _at(slit, [tuple(map(float, p)) for p in places]), "windows", False))
     if rng.random() < 0.6:
         for x, y, z in flags:
@@ -253,7 +260,14 @@ def windmill(rng: Rng, form: Form) -> list[Piece]:
         shed = box(1.9 * top, 1.9 * top, height - foot + 0.08)
         half, rise = top, 0.2
         gable = move(_front([(-0.95 * top, 0), (0.95 * top, 0), (0, rise)], 1.9 * top), x=-0.95 * top, z=height + 0.08)
-        chevron = [(-half - 0.05, -0.05), (0, rise), (half + 0.05, -0.05), (half + 0.05, 0.0), (0, rise + 0.06), (-half - 0.05, 0.0)]
+        chevron = [
+            (-half - 0.05, -0.05),
+            (0, rise),
+            (half + 0.05, -0.05),
+            (half + 0.05, 0.0),
+            (0, rise + 0.06),
+            (-half - 0.05, 0.0),
+        ]
         cap = move(_front(chevron, 2.3 * top), x=-1.15 * top, z=height + 0.08)
         pieces += [
             Piece("base", cylinder(1.35 * top, foot + 0.01, 24, top=0.7 * top), "trim"),
@@ -277,7 +291,9 @@ def windmill(rng: Rng, form: Form) -> list[Piece]:
     pieces.append(Piece("door", move(_arch(0.15, door_high, 0.1), face - 0.01, 0, door_z), "door", False))
     if shape != "post":
         middle = base - 0.52 * (base - top)
-        places = [(middle * np.cos(a), middle * np.sin(a), 0.48 * height, float(np.degrees(a))) for a in np.radians([90, 180, 270])]
+        places = [
+            (middle * np.cos(a), middle * np.sin(a), 0.48 * height, float(np.degrees(a))) for a in np.radians([90, 180, 270])
+        ]
         pieces.append(Piece("window", _at(box(0.06, 0.1, 0.13), places), "windows", False))
     x = (1.15 if shape == "post" else 1.3) * top + 0.04
     reach, wide = min(rng.uniform(0.46, 0.54), hub_z - 0.06), rng.uniform(0.15, 0.18)
@@ -321,8 +337,10 @@ def lighthouse(rng: Rng, form: Form) -> list[Piece]:
     pieces.append(Piece("base", rock, "base", False))
     if rng.random() < 0.3 and not flat:
         around, levels = 2.2, 64
-        path = [((radius(h) - 0.035) * np.cos(a), (radius(h) - 0.035) * np.sin(a), foot + height * h)
-                for h, a in zip(np.linspace(0.1, 0.93, levels), np.linspace(0, around * 2 * np.pi, levels), strict=True)]
+        path = [
+            ((radius(h) - 0.035) * np.cos(a), (radius(h) - 0.035) * np.sin(a), foot + height * h)
+            for h, a in zip(np.linspace(0.1, 0.93, levels), np.linspace(0, around * 2 * np.pi, levels), strict=True)
+        ]
         pieces.append(Piece("stripe", scale(tube(np.array(path) / (1, 1, 2), 0.05, 8), (1, 1, 2)), "stripes"))
     else:
         count = int(rng.integers(2, 4))
@@ -349,8 +367,10 @@ def lighthouse(rng: Rng, form: Form) -> list[Piece]:
     pieces.append(Piece("roof", move(join(cap, knob), z=z + 0.03 + glow - 0.005), "roof"))
     pieces.append(Piece("door", move(_arch(0.14, 0.22, 0.08), base - 0.015, 0, 0.06), "door", False))
     if rng.random() < 0.7:
-        places = [(radius(h) * np.cos(a) - 0.005, radius(h) * np.sin(a), foot + height * h, float(np.degrees(a)))
-                  for h, a in ((0.45, 0.0), (0.7, 0.0), (0.45, np.pi / 2), (0.7, -np.pi / 2), (0.55, np.pi))]
+        places = [
+            (radius(h) * np.cos(a) - 0.005, radius(h) * np.sin(a), foot + height * h, float(np.degrees(a)))
+            for h, a in ((0.45, 0.0), (0.7, 0.0), (0.45, np.pi / 2), (0.7, -np.pi / 2), (0.55, np.pi))
+        ]
         pieces.append(Piece("window", _at(_arch(0.07, 0.1, 0.05), places), "windows", False))
     if rng.random() < 0.3:
         wide = 0.3
@@ -413,7 +433,14 @@ def tent(rng: Rng, form: Form) -> list[Piece]:
     poles = []
     for a in np.radians(np.arange(0, 360, 60) + rng.uniform(0, 60)):
         reach = 0.13
-        poles.append(rod((0.06 * np.cos(a), 0.06 * np.sin(a), high - 0.12), (-reach * np.cos(a), -reach * np.sin(a), high + 0.17), 0.02, n=8))
+        poles.append(
+            rod(
+                (0.06 * np.cos(a), 0.06 * np.sin(a), high - 0.12),
+                (-reach * np.cos(a), -reach * np.sin(a), high + 0.17),
+                0.02,
+                n=8,
+            )
+        )
     slope = np.degrees(np.arctan2(radius - tip, high))
     hole = move(_front([(-0.14, 0), (0.14, 0), (0, 0.52 * high)], 0.06), x=-0.03)
     flap = turn(_front([(0, 0), (0.17, 0), (0, 0.5 * high)], 0.03), "z", -50)

@@ -16,7 +16,7 @@ def robot(rng: Rng, form: Form) -> list[Piece]:
     pieces: list[Piece] = []
     if base == 0:
         leg = join(rod((0, 0, 0.03), (0, 0, low + 0.03), 0.055), move(box(0.2, 0.13, 0.08, taper=(0.8, 0.8)), 0.03))
-        pieces.append(Piece("leg", pair(move(leg, 0, broad * 0.28)), "limbs", smooth=False))
+        pieces.append(Piece("leg", pair(move(leg, 0, broad * 0.28)), smooth=False))
     elif base == 1:
         track = turn(capsule(0.1, 0.3, 16), "y", 90)
         pieces.append(
@@ -29,7 +29,7 @@ def robot(rng: Rng, form: Form) -> list[Piece]:
         low = 0.16
     else:
         pieces.append(Piece("wheel", move(turn(move(cylinder(0.14, 0.1, 24), z=-0.05), "x", 90), z=0.14), "tracks"))
-        pieces.append(Piece("leg", pair(rod((0, 0.07, 0.14), (0, 0.07, 0.36), 0.035)), "limbs"))
+        pieces.append(Piece("leg", pair(rod((0, 0.07, 0.14), (0, 0.07, 0.36), 0.035)), "joints"))
         low = 0.31
     boxy = rng.random() < 0.7
     torso = rounded_box(deep, broad, high, 0.035, 2) if boxy else rounded_box(deep * 1.15, broad, high, 0.1, 4)
@@ -37,7 +37,7 @@ def robot(rng: Rng, form: Form) -> list[Piece]:
     top = low + high
     hx, hy, hz = rng.uniform(0.2, 0.25), rng.uniform(0.26, 0.34), rng.uniform(0.2, 0.25)
     neck = top + 0.045
-    pieces.append(Piece("neck", move(cylinder(0.06, 0.08, 14), z=top - 0.02), "limbs"))
+    pieces.append(Piece("neck", move(cylinder(0.06, 0.08, 14), z=top - 0.02), "joints"))
     if rng.random() < 0.7:
         pieces.append(Piece("head", move(rounded_box(hx, hy, hz, 0.03, 2), z=neck), "head"))
         face = hx / 2
@@ -62,11 +62,11 @@ def robot(rng: Rng, form: Form) -> list[Piece]:
     ends = [0.0] if rng.random() < 0.6 else [-0.08, 0.08]
     for y in ends:
         tip = (0.0, y * 1.6, neck + hz + rng.uniform(0.1, 0.14))
-        pieces.append(Piece("antenna", rod((0, y, neck + hz * 0.9), tip, 0.022, n=8), "limbs"))
+        pieces.append(Piece("antenna", rod((0, y, neck + hz * 0.9), tip, 0.022, n=8), "joints"))
         pieces.append(Piece("antenna", ball(tip, 0.045, 10), "lights"))
     if rng.random() < 0.7:
         ear = turn(cylinder(0.06, 0.04, 14), "x", -90)
-        pieces.append(Piece("ear", pair(move(ear, 0, hy / 2 - 0.005, neck + hz * 0.5)), "limbs"))
+        pieces.append(Piece("ear", pair(move(ear, 0, hy / 2 - 0.005, neck + hz * 0.5)), "joints"))
     panel = move(
         box(0.04, broad * 0.62, high * 0.5),
         deep / 2 - 0.015 if torso.bounds[1][0] < deep * 0.52 else deep * 0.575 - 0.015,
@@ -94,7 +94,7 @@ def robot(rng: Rng, form: Form) -> list[Piece]:
         claw = np.array([0.0, -out[2], out[1]]) * 0.06
         hands.append(ball(tuple(hand), 0.052, 10))
         hands += [rod(tuple(hand + s * claw * 0.6), tuple(hand + s * claw + out * 0.1), 0.026, n=8) for s in (1, -1)]
-    pieces += [Piece("arm", join(*arms), "limbs"), Piece("hand", join(*hands), "limbs")]
+    pieces += [Piece("arm", join(*arms)), Piece("hand", join(*hands), "joints")]
     return stand(pieces)
 
 
@@ -184,13 +184,13 @@ KINDS = (
         {
             "main": ("gray", "steel", "blue", "red", "turquoise", "orange", "white"),
             "head": ("steel", "gray", "white", "yellow"),
-            "limbs": ("gray", "steel", "dark"),
+            "joints": ("gray", "steel", "dark"),
             "tracks": ("dark",),
             "panel": ("dark", "navy", "white"),
             "lights": ("red", "yellow", "lime"),
             **FACE,
         },
-        {"head": "head", "arms": "limbs"},
+        {"head": "head"},
         forms=("tall", "short", "wide", "narrow"),
         front=True,
     ),

@@ -68,7 +68,9 @@ def ice_cream(rng: Rng, form: Form) -> list[Piece]:
             ],
             1,
         )
-        pieces.append(Piece("scoop", join(tube(path, (r * 0.55 * (1 - t) + 0.025).tolist(), 10), move(cone(r * 0.9, 0.35, 16), z=z))))
+        pieces.append(
+            Piece("scoop", join(tube(path, (r * 0.55 * (1 - t) + 0.025).tolist(), 10), move(cone(r * 0.9, 0.35, 16), z=z)))
+        )
         top, radius = path[-1, 2] + 0.02, 0.05
     else:
         balls, top, skirts = [], z + r * 0.6, torus(0.9, 0.2, 24, 8)

@@ -9,7 +9,6 @@ from rl3d.toybox.shapes import (
     bend,
     box,
     capsule,
-    cone,
     cylinder,
     extrude,
     join,
@@ -60,7 +59,9 @@ def chair(rng: Rng, form: Form) -> list[Piece]:
         frame = [posts, move(rounded_box(0.06, width, back * 0.58, 0.03), z=back * 0.45)]
     elif style == 1:
         count = max(2, round(width / 0.19))
-        bars = [move(box(0.05, 0.065, back), y=(i / (count + 1) * 2 - 1) * (width / 2 - thick) * 0.95) for i in range(1, count + 1)]
+        bars = [
+            move(box(0.05, 0.065, back), y=(i / (count + 1) * 2 - 1) * (width / 2 - thick) * 0.95) for i in range(1, count + 1)
+        ]
         frame = [posts, *bars, move(rounded_box(0.09, width + 0.04, 0.14, 0.04), z=back - 0.12)]
     elif style == 2:
         rungs = [move(rounded_box(0.06, width, back * 0.17, 0.03), z=back * at) for at in (0.25, 0.54, 0.83)]
@@ -148,7 +149,11 @@ def stool(rng: Rng, form: Form) -> list[Piece]:
 
 def table(rng: Rng, form: Form) -> list[Piece]:
     """A wide top, square or round, on four legs, on one fat foot or on two end boards."""
-    width, depth, height = rng.uniform(1.15, 1.45) * form.wide, rng.uniform(0.75, 0.95), rng.uniform(0.62, 0.74) * form.tall
+    width, depth, height = (
+        rng.uniform(1.15, 1.45) * form.wide,
+        rng.uniform(0.75, 0.95),
+        rng.uniform(0.62, 0.74) * form.tall**0.8,
+    )
     top, leg = rng.uniform(0.08, 0.11), rng.uniform(0.05, 0.068)
     style = rng.integers(4)
     x, y = depth / 2 - 0.1, width / 2 - 0.1
@@ -166,7 +171,18 @@ def table(rng: Rng, form: Form) -> list[Piece]:
         legs = _legs(x, y, height, leg, splay=rng.uniform(0, 0.25))
     elif style == 2:
         foot = radius * rng.uniform(0.55, 0.65)
-        legs = lathe([(0, 0), (foot, 0), (foot, 0.06), (foot * 0.35, 0.14), (0.085, 0.3 * height), (0.11, 0.8 * height), (0.2, height), (0, height)])
+        legs = lathe(
+            [
+                (0, 0),
+                (foot, 0),
+                (foot, 0.06),
+                (foot * 0.35, 0.14),
+                (0.085, 0.3 * height),
+                (0.11, 0.8 * height),
+                (0.2, height),
+                (0, height),
+            ]
+        )
     else:
         ends = [box(depth * 0.8, 0.09, height * 1.0, taper=(0.7, 1)), move(box(depth * 0.9, 0.14, 0.08), z=0)]
         legs = join(_both(move(join(*ends), y=width * 0.33)), move(box(0.08, width * 0.66, 0.09), z=height * 0.35))
@@ -201,7 +217,11 @@ def bed(rng: Rng, form: Form) -> list[Piece]:
     wide = (width - 0.2) / count
     pillow = rounded_box(0.3, min(wide, 0.62) - 0.03, 0.17, 0.08)
     pillows = [move(turn(pillow, "y", 12), 0.28 - length / 2, (i - (count - 1) / 2) * wide, low + 0.32) for i in range(count)]
-    pieces = [Piece("rails", join(rails, corner)), Piece("frame", frame, smooth=style != 3), Piece("mattress", mattress, "mattress")]
+    pieces = [
+        Piece("rails", join(rails, corner)),
+        Piece("frame", frame, smooth=style != 3),
+        Piece("mattress", mattress, "mattress"),
+    ]
     return [*pieces, Piece("blanket", blanket, "blanket"), Piece("pillows", join(*pillows), "pillow")]
 
 
@@ -230,11 +250,15 @@ def bench(rng: Rng, form: Form) -> list[Piece]:
         side.append(move(rounded_box(depth + 0.12, 0.1, 0.075, 0.03, 2), -0.03, z=seat + 0.22))
     slats = move(turn(join(*rest), "y", lean), 0.03 - depth / 2, z=seat + 0.05)
     frame = _both(move(join(*side), y=y))
-    return [Piece("seat", join(*planks), smooth=False), Piece("back", slats, smooth=False), Piece("legs", frame, "legs", smooth=False)]
+    return [
+        Piece("seat", join(*planks), smooth=False),
+        Piece("back", slats, smooth=False),
+        Piece("legs", frame, "legs", smooth=False),
+    ]
 
 
 def lamp(rng: Rng, form: Form) -> list[Piece]:
-    """A table lamp: a fat or slender base below a cone, a drum or a dome as shade, open below."""
+    """A table lamp: a fat or slender base below a cone, a drum or a bell as shade, open below."""
     body, shade = rng.uniform(0.58, 0.68) * form.tall, rng.uniform(0.3, 0.35)
     wide = rng.uniform(0.29, 0.34) * form.wide
     style, hood = rng.integers(3), rng.integers(3)
@@ -248,15 +272,11 @@ def lamp(rng: Rng, form: Form) -> list[Piece]:
     else:
         stacked = [move(sphere(r, 18), z=z) for r, z in ((0.23, 0.24), (0.18, 0.24 + body * 0.36), (0.13, 0.24 + body * 0.62))]
         stand = join(cylinder(0.25, 0.07), *stacked, move(cylinder(0.045, body + shade * 0.6 - 0.1, 12), z=0.1))
-    if hood == 2:
-        angle = np.linspace(0, np.pi / 2, 8)
-        outer = [(wide * np.cos(a), 0.07 + (shade * 0.8) * np.sin(a)) for a in angle[:-1]] + [(0.0, 0.07 + shade * 0.8)]
-        outer = [(wide, 0.0), *outer]
-    else:
-        outer = [(wide * 1.05, 0.0), (wide * (0.5 if hood == 0 else 0.85), shade), (0.0, shade)]
+    edge = ([(1.05, 0), (0.5, 1)], [(1.05, 0), (0.85, 1)], [(1.15, 0), (0.86, 0.22), (0.68, 0.55), (0.5, 1)])[hood]
+    outer = [*((wide * r, shade * z) for r, z in edge), (0.0, shade)]
     inner = [(max(r - 0.035, 0.0), max(z - 0.035, 0.0)) for r, z in reversed(outer)]
     cover = move(lathe([*inner, *outer], 28), z=body)
-    knob = move(sphere(0.05, 12), z=body + shade * (0.8 if hood == 2 else 1) + (0.1 if hood == 2 else 0.03))
+    knob = move(sphere(0.05, 12), z=body + shade + 0.03)
     bulb = move(sphere(0.11, 14), z=body + 0.08)
     stand = scale(stand, (form.wide**0.7, form.wide**0.7, 1))
     return [Piece("base", stand), Piece("knob", knob), Piece("shade", cover, "shade"), Piece("bulb", bulb, "bulb")]
@@ -288,7 +308,9 @@ def bookshelf(rng: Rng, form: Form) -> list[Piece]:
             thick = min(rng.uniform(0.06, 0.12), stop - y)
             last = (last + int(rng.integers(1, 3))) % 3
             tall, deep = room * rng.uniform(0.62, 0.92), depth * rng.uniform(0.72, 0.86)
-            books[last].append(block(deep / 2 - depth / 2 + 0.02, y + thick / 2, i * gap + wall * 0.9, (deep, thick - 0.008, tall)))
+            books[last].append(
+                block(deep / 2 - depth / 2 + 0.02, y + thick / 2, i * gap + wall * 0.9, (deep, thick - 0.008, tall))
+            )
             y += thick
     rows = [Piece("books", join(*row), f"books {i + 1}", smooth=False) for i, row in enumerate(books) if row]
     return [Piece("case", join(*case), smooth=False), *rows]
@@ -301,7 +323,10 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "chair",
         chair,
-        {"main": ("wooden", "wooden", "white", "brown", "blue", "red", "green"), "seat": ("straw", "cream", "red", "turquoise", "tan", "orange")},
+        {
+            "main": ("wooden", "wooden", "white", "brown", "blue", "red", "green"),
+            "seat": ("straw", "cream", "red", "turquoise", "tan", "orange"),
+        },
         accents={"seat": "seat"},
         front=True,
     ),
@@ -332,7 +357,12 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "sofa",
         sofa,
-        {"main": _CLOTH, "cushions": ("cream", "sand", "white", "yellow", "rose"), "feet": ("wooden", "dark"), "pillow": ("orange", "ivory", "coral", "navy")},
+        {
+            "main": _CLOTH,
+            "cushions": ("cream", "sand", "white", "yellow", "rose"),
+            "feet": ("wooden", "dark"),
+            "pillow": ("orange", "ivory", "coral", "navy"),
+        },
         accents={"cushions": "cushions"},
         forms=("wide",),
         synonyms=("couch",),

@@ -152,13 +152,13 @@ def vase(rng: Rng, form: Form) -> list[Piece]:
     shapes = (
         [(0.55, 0), (0.62, 0.05), (1, 0.35), (1.02, 0.58), (0.6, 0.82), (0.52, 0.9), (0.82, 1)],
         [(0.6, 0), (0.44, 0.07), (0.85, 0.35), (1.02, 0.58), (0.7, 0.74), (0.46, 0.84), (0.72, 1)],
-        [(0.72, 0), (0.66, 0.06), (0.5, 0.25), (0.56, 0.6), (0.78, 0.85), (1.1, 1)],
+        [(0.56, 0), (0.48, 0.06), (0.74, 0.26), (0.9, 0.5), (0.78, 0.74), (0.68, 0.88), (1.0, 1)],
         [(0.6, 0), (0.98, 0.14), (1.12, 0.32), (0.9, 0.5), (0.46, 0.64), (0.42, 0.8), (0.74, 1)],
     )
     profile = _curve([(r * radius, z * height) for r, z in shapes[style]], 3)
 
     pot = _vessel(profile, 0.045)
-    belts = (((0.38, 0.54),), ((0.42, 0.58),), ((0.2, 0.36), (0.56, 0.7)), ((0.2, 0.27), (0.34, 0.41)))[style]
+    belts = (((0.38, 0.54),), ((0.42, 0.58),), ((0.3, 0.4), (0.54, 0.64)), ((0.2, 0.27), (0.34, 0.41)))[style]
     bands = [_band(profile, low * height, high * height, 0.02) for low, high in belts]
     if rng.random() < 0.5:
         bands.append(_band(profile, height - 0.05, height + 0.03, 0.03))
@@ -185,7 +185,18 @@ def teapot(rng: Rng, form: Form) -> list[Piece]:
     profile = _curve(profile, 3)
     pot = lathe([(0, 0), *profile, (0, height)], 28)
     lift = height * 0.45
-    spout_path = [(r, 0.0, z) for r, z in _curve([(radius * 0.75, lift * 0.7), (radius + 0.13, lift * 1.0), (radius + 0.24, height * 0.8), (radius + 0.38, height * 1.02)], 3)]
+    spout_path = [
+        (r, 0.0, z)
+        for r, z in _curve(
+            [
+                (radius * 0.75, lift * 0.7),
+                (radius + 0.13, lift * 1.0),
+                (radius + 0.24, height * 0.8),
+                (radius + 0.38, height * 1.02),
+            ],
+            3,
+        )
+    ]
     spout = tube(spout_path, np.linspace(0.125, 0.06, len(spout_path)), 12)
     ear = turn(_ear(radius * 0.86, rng.uniform(0.28, 0.34), height * 0.36, height * 0.54, 0.055), "z", 90)
     lid = move(dome(radius * 0.62, 0.13, 24), z=height - 0.02)
@@ -210,13 +221,17 @@ def candle(rng: Rng, form: Form) -> list[Piece]:
         holder = lathe([*base, (radius * 1.0, 0.26), (radius * 1.3, 0.29), (radius * 1.3, 0.34), (0, 0.34)], 24)
         height *= 0.85
     else:
-        holder = lathe([(0, 0), (radius * 1.6, 0), (radius * 1.75, 0.05), (radius * 1.5, 0.1), (radius * 1.2, 0.15), (0, 0.15)], 24)
+        holder = lathe(
+            [(0, 0), (radius * 1.6, 0), (radius * 1.75, 0.05), (radius * 1.5, 0.1), (radius * 1.2, 0.15), (0, 0.15)], 24
+        )
     drips = []
     for angle in rng.uniform(0, 360, 3):
         drop = ellipsoid(0.04, 0.04, rng.uniform(0.08, 0.14), 8)
         drips.append(turn(move(drop, radius * 0.93, z=stand + height - rng.uniform(0.06, 0.14)), "z", angle))
     top = stand + height
-    stick = move(lathe([(0, 0), (radius, 0), (radius, height - 0.03), (radius * 0.85, height), (0, height - 0.02)], 22), z=stand)
+    stick = move(
+        lathe([(0, 0), (radius, 0), (radius, height - 0.03), (radius * 0.85, height), (0, height - 0.02)], 22), z=stand
+    )
     wax = join(stick, *drips) if rng.random() < 0.6 else stick
     wick = move(cylinder(0.025, 0.12, 8), z=top - 0.03)
     size = rng.uniform(0.85, 1.1)
@@ -231,11 +246,32 @@ def clock(rng: Rng, form: Form) -> list[Piece]:
     """A clock with a pale face, marks and hands: an alarm clock with bells, a mantel clock with an arch, or a desk clock."""
     radius, style = rng.uniform(0.38, 0.44), rng.integers(3)
     if style == 0:
-        deep, z = rng.uniform(0.26, 0.34), radius + 0.1
-        body = move(turn(lathe([(0, 0), (radius * 0.9, 0), (radius, 0.05), (radius, deep), (radius * 0.86, deep), (radius * 0.86, deep - 0.04), (0, deep - 0.04)], 32), "y", 90), -deep / 2, z=z)
+        deep, z = rng.uniform(0.32, 0.42), radius + 0.1
+        body = move(
+            turn(
+                lathe(
+                    [
+                        (0, 0),
+                        (radius * 0.9, 0),
+                        (radius, 0.05),
+                        (radius, deep),
+                        (radius * 0.86, deep),
+                        (radius * 0.86, deep - 0.04),
+                        (0, deep - 0.04),
+                    ],
+                    32,
+                ),
+                "y",
+                90,
+            ),
+            -deep / 2,
+            z=z,
+        )
         foot = rod((0, radius * 0.78, 0), (0, radius * 0.45, z * 0.5), 0.05, 0.07, 10)
         bell = move(turn(dome(0.19, 0.16, 18), "x", -32), 0, radius * 0.56, z + radius * 0.87)
-        hammer = join(rod((0, 0, z + radius * 0.9), (0, 0, z + radius + 0.16), 0.03, n=8), move(sphere(0.06, 10), z=z + radius + 0.17))
+        hammer = join(
+            rod((0, 0, z + radius * 0.9), (0, 0, z + radius + 0.16), 0.03, n=8), move(sphere(0.06, 10), z=z + radius + 0.17)
+        )
         pieces = [Piece("body", join(body, _both(foot))), Piece("bells", join(_both(bell), hammer), "trim")]
         front, face = deep / 2 - 0.04, radius * 0.87
     elif style == 1:
@@ -260,14 +296,22 @@ def clock(rng: Rng, form: Form) -> list[Piece]:
     marks = []
     for hour in range(12):
         large = hour % 3 == 0
-        mark = move(box(0.02, 0.06 if large else 0.04, 0.11 if large else 0.05), front + 0.025, z=face * 0.92 - (0.11 if large else 0.05))
+        mark = move(
+            box(0.02, 0.06 if large else 0.04, 0.11 if large else 0.05),
+            front + 0.025,
+            z=face * 0.92 - (0.11 if large else 0.05),
+        )
         marks.append(turn(mark, "x", 30 * hour))
     hands = []
     for length, width, turned, out in ((0.5, 0.075, rng.uniform(0, 360), 0.03), (0.78, 0.06, 30 * rng.integers(12), 0.045)):
         hands.append(turn(move(box(0.025, width, face * length + 0.08, taper=(1, 0.6)), front + out, z=-0.08), "x", turned))
     boss = move(turn(cylinder(0.06, 0.05, 14), "y", 90), front + 0.03)
     pieces.append(Piece("face", dial, "face"))
-    return [*pieces, Piece("marks", move(join(*marks), z=z), "hands", False), Piece("hands", move(join(*hands, boss), z=z), "hands", False)]
+    return [
+        *pieces,
+        Piece("marks", move(join(*marks), z=z), "hands", False),
+        Piece("hands", move(join(*hands, boss), z=z), "hands", False),
+    ]
 
 
 def book(rng: Rng, form: Form) -> list[Piece]:
@@ -311,21 +355,27 @@ def umbrella(rng: Rng, form: Form) -> list[Piece]:
     radius, rise, count = rng.uniform(0.56, 0.64) * form.wide, rng.uniform(0.3, 0.42), int(rng.integers(3, 5)) * 2
     length, step = rng.uniform(0.72, 0.82) * form.tall, np.pi / count
     v = np.linspace(0, 1, 7)
-    out, up = radius * np.sin(v * np.pi / 2), rise * np.cos(v * np.pi / 2)
-    rib = np.stack([out, 0 * v, up], 1)
-    middle = np.stack([out * (1 - 0.1 * v**2) * np.cos(step), out * (1 - 0.1 * v**2) * np.sin(step), up + 0.04 * v**2], 1)
-    half = loft(np.stack([rib - (0, 0, 0.04) * v[:, None], middle - (0, 0, 0.04) * v[:, None], middle, rib], 1))
+    out, up = radius * np.sin(v * 1.25) / np.sin(1.25), rise * (np.cos(v * 1.25) - np.cos(1.25)) / (1 - np.cos(1.25))
+    rib = np.stack([out * np.cos(step), out * np.sin(step), up], 1)
+    middle = np.stack([out * (1 - 0.1 * v**2) * np.cos(step), 0 * v, up + 0.05 * v**2], 1)
+    sunk, inner = np.array([0, 0, 0.035]) * v[:, None], (0.95, 0.95, 1)
+    half = loft(np.stack([(middle - sunk) * inner, (rib - sunk) * inner, rib, middle], 1))
     panel = join(half, scale(half, (1, -1, 1)))
     base = length - rise * 0.15
-    panels = [move(turn(turn(panel, "z", 180 / count), "z", 360 / count * i), z=base) for i in range(count)]
+    panels = [move(turn(panel, "z", 360 / count * (i + 0.5)), z=base) for i in range(count)]
     hook = rng.uniform(0.1, 0.13)
     bow = arc(hook, 0, -200, 14)
-    path = np.concatenate([[(hook, 0, 0.3), (hook, 0, 0.15)], bow]) + (-hook, 0, hook + 0.045)
+    path = np.array([(hook, 0, 0.3), (hook, 0, 0.15), *bow]) + (-hook, 0, hook + 0.045)
     grip = turn(tube(path, 0.045, 10), "z", 90)
     stick = move(cylinder(0.028, base + rise * 0.95 - 0.3, 10), z=0.3)
     tip = move(cylinder(0.04, 0.13, 10, 0.025), z=base + rise - 0.02)
     canopy = [join(*panels)] if rng.random() < 0.5 else [join(*panels[::2]), join(*panels[1::2])]
-    pieces = [Piece("canopy", canopy[0], smooth=False), Piece("stick", stick, "stick"), Piece("handle", grip, "handle"), Piece("tip", tip, "stick")]
+    pieces = [
+        Piece("canopy", canopy[0], smooth=False),
+        Piece("stick", stick, "stick"),
+        Piece("handle", grip, "handle"),
+        Piece("tip", tip, "stick"),
+    ]
     return pieces + [Piece("panels", mesh, "panels", smooth=False) for mesh in canopy[1:]]
 
 
@@ -338,15 +388,26 @@ def carton(rng: Rng, form: Form) -> list[Piece]:
     walls = join(ends, move(side, (depth - wall) / 2), move(side, (wall - depth) / 2), box(depth, width, wall))
     flaps = []
     for size, reach, angle in ((width, depth / 2, 0), (width, depth / 2, 180), (depth, width / 2, 90), (depth, width / 2, 270)):
-        flap = move(turn(box(wall, size - 0.03, reach * rng.uniform(0.55, 0.7)), "y", rng.uniform(95, 140)), reach - wall * 0.6, z=height - 0.02)
+        flap = move(
+            turn(box(wall, size - 0.03, reach * rng.uniform(0.55, 0.7)), "y", rng.uniform(95, 140)),
+            reach - wall * 0.6,
+            z=height - 0.02,
+        )
         flaps.append(turn(flap, "z", angle))
     pieces = [Piece("box", walls, smooth=False), Piece("flaps", join(*flaps), smooth=False)]
     style = rng.integers(3)
     if style == 0:
-        hole = turn(rounded_box(depth + 0.01, 0.2, 0.09, 0.04), "x", 0)
-        pieces.append(Piece("holes", move(hole, z=height * 0.55), "holes", smooth=False))
+        hole = move(box(wall + 0.012, 0.22, 0.09), (depth - wall) / 2, z=height * 0.55)
+        pieces.append(Piece("holes", join(hole, turn(hole, "z", 180)), "holes", smooth=False))
     elif style == 1:
-        pieces.append(Piece("label", move(box(0.02, width * 0.4, height * 0.4), depth / 2, -width * 0.1, height * 0.2), "label", smooth=False))
+        pieces.append(
+            Piece(
+                "label",
+                move(box(0.02, width * 0.4, height * 0.4), depth / 2, -width * 0.1, height * 0.2),
+                "label",
+                smooth=False,
+            )
+        )
     return pieces
 
 
@@ -357,7 +418,9 @@ def bucket(rng: Rng, form: Form) -> list[Piece]:
     pail = _vessel(profile, 0.045)
     hoops = [_band(profile, height - 0.07, height + 0.02, 0.03)]
     if rng.random() < 0.6:
-        hoops += [_band(profile, height * z, height * z + 0.07, 0.016) for z in ((0.08, 0.55) if rng.random() < 0.5 else (0.4,))]
+        hoops += [
+            _band(profile, height * z, height * z + 0.07, 0.016) for z in ((0.08, 0.55) if rng.random() < 0.5 else (0.4,))
+        ]
     path = arc(top + 0.01, 0, 180, 18)
     swung = rng.uniform(-12, 12) if rng.random() < 0.6 else rng.uniform(35, 55)
     path = np.stack([0 * path[:, 0], path[:, 0], path[:, 2] * rng.uniform(0.9, 1.1)], 1)
@@ -381,7 +444,11 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "bottle",
         bottle,
-        {"main": ("green", "brown", "turquoise", "glass", "lime", "blue"), "cap": ("red", "golden", "white", "dark", "orange"), "label": ("white", "cream", "yellow", "ivory")},
+        {
+            "main": ("green", "brown", "turquoise", "glass", "lime", "blue"),
+            "cap": ("red", "golden", "white", "dark", "orange"),
+            "label": ("white", "cream", "yellow", "ivory"),
+        },
         accents={"cap": "cap", "label": "label"},
     ),
     Kind(
@@ -389,13 +456,16 @@ KINDS: tuple[Kind, ...] = (
         bowl,
         {"main": _GLAZE, "rim": ("blue", "white", "orange", "red", "cream", "navy")},
         accents={"rim": "rim"},
-        forms=("tall", "wide"),
+        forms=("wide",),
         container=True,
     ),
     Kind(
         "vase",
         vase,
-        {"main": ("terracotta", "blue", "white", "turquoise", "green", "cream", "red", "sand"), "stripe": ("white", "navy", "golden", "cream", "dark")},
+        {
+            "main": ("terracotta", "blue", "white", "turquoise", "green", "cream", "red", "sand"),
+            "stripe": ("white", "navy", "golden", "cream", "dark"),
+        },
         accents={"stripe": "stripe"},
     ),
     Kind(
@@ -408,13 +478,23 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "candle",
         candle,
-        {"main": ("white", "cream", "red", "ivory", "purple", "blue", "green"), "holder": ("golden", "silver", "dark", "turquoise", "terracotta"), "wick": ("dark",), "flame": ("yellow", "orange")},
+        {
+            "main": ("white", "cream", "red", "ivory", "purple", "blue", "green"),
+            "holder": ("golden", "silver", "dark", "turquoise", "terracotta"),
+            "wick": ("dark",),
+            "flame": ("yellow", "orange"),
+        },
         accents={"holder": "holder"},
     ),
     Kind(
         "clock",
         clock,
-        {"main": ("red", "wooden", "blue", "brown", "turquoise", "green", "golden", "pink"), "face": ("white", "ivory", "cream"), "hands": ("black", "dark"), "trim": ("golden", "silver", "steel")},
+        {
+            "main": ("red", "wooden", "blue", "brown", "turquoise", "green", "golden", "pink"),
+            "face": ("white", "ivory", "cream"),
+            "hands": ("black", "dark"),
+            "trim": ("golden", "silver", "steel"),
+        },
         accents={"face": "face"},
         forms=(),
         front=True,
@@ -422,7 +502,11 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "book",
         book,
-        {"main": ("red", "blue", "green", "brown", "purple", "navy", "orange", "rust"), "pages": ("white", "ivory", "cream"), "title": ("golden", "cream", "yellow", "silver")},
+        {
+            "main": ("red", "blue", "green", "brown", "purple", "navy", "orange", "rust"),
+            "pages": ("white", "ivory", "cream"),
+            "title": ("golden", "cream", "yellow", "silver"),
+        },
         accents={"pages": "pages"},
         forms=("tall", "wide"),
         front=True,
@@ -430,14 +514,19 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "umbrella",
         umbrella,
-        {"main": ("red", "blue", "yellow", "green", "purple", "pink", "turquoise", "orange"), "panels": ("white", "cream", "yellow"), "stick": ("steel", "dark"), "handle": ("wooden", "brown", "dark")},
+        {
+            "main": ("red", "blue", "yellow", "green", "purple", "pink", "turquoise", "orange"),
+            "panels": ("white", "cream", "yellow"),
+            "stick": ("steel", "dark"),
+            "handle": ("wooden", "brown", "dark"),
+        },
         accents={"handle": "handle"},
         forms=("wide", "tall"),
     ),
     Kind(
         "box",
         carton,
-        {"main": ("tan", "sand", "brown", "tan"), "label": ("white", "cream", "red")},
+        {"main": ("tan", "sand", "brown", "tan"), "label": ("white", "cream", "red"), "holes": ("dark",)},
         forms=("tall", "short", "wide"),
         plural="boxes",
         synonyms=("cardboard box", "carton"),
@@ -446,7 +535,11 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "bucket",
         bucket,
-        {"main": ("silver", "red", "blue", "yellow", "green", "wooden", "turquoise"), "hoops": ("dark", "golden", "white", "gray"), "handle": ("steel", "wooden", "dark", "golden")},
+        {
+            "main": ("silver", "red", "blue", "yellow", "green", "wooden", "turquoise"),
+            "hoops": ("dark", "golden", "white", "gray"),
+            "handle": ("steel", "wooden", "dark", "golden"),
+        },
         accents={"handle": "handle"},
         synonyms=("pail",),
         container=True,

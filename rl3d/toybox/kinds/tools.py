@@ -39,7 +39,9 @@ def _plate(outline: Points2, depth: float, bevel: float) -> Mesh:
     centre, half = (low + high) / 2, (high - low) / 2
     levels = [(bevel, -depth / 2), (0.3 * bevel, 0.3 * bevel - depth / 2), (0, bevel - depth / 2)]
     levels += [(inset, -x) for inset, x in levels[::-1]]
-    rings = [np.column_stack([np.full(len(outline), x), centre + (outline - centre) * (half - inset) / half]) for inset, x in levels]
+    rings = [
+        np.column_stack([np.full(len(outline), x), centre + (outline - centre) * (half - inset) / half]) for inset, x in levels
+    ]
     return loft(np.stack(rings))
 
 
@@ -59,12 +61,29 @@ def hammer(rng: Rng, form: Form) -> list[Piece]:
     if shape == "claw":
         size = rng.uniform(0.088, 0.1)
         heart = rounded_box(1.7 * size, 0.24 * wide, 2 * size, 0.03, 2)
-        neck = lathe([(0, 0), (0.72 * size, 0), (0.72 * size, 0.12), (1.25 * size, 0.16), (1.3 * size, 0.24), (1.2 * size, 0.26), (0, 0.26)], 20)
+        neck = lathe(
+            [
+                (0, 0),
+                (0.72 * size, 0),
+                (0.72 * size, 0.12),
+                (1.25 * size, 0.16),
+                (1.3 * size, 0.24),
+                (1.2 * size, 0.26),
+                (0, 0.26),
+            ],
+            20,
+        )
         neck = scale(turn(neck, "x", -90), (1, wide, 1))
         reach = rng.uniform(0.26, 0.32)
         path = np.array([(0.0, -0.06, 0), (0, -0.14, 0.005), (0, -0.21, -0.02), (0, -0.27, -0.075), (0, -reach - 0.03, -0.16)])
-        prongs = [tube(path * (1, wide, 1) + np.linspace(0.3, 1, 5)[:, None] * (s * 0.068, 0, 0), [0.07, 0.066, 0.056, 0.044, 0.026], 10)
-                  for s in (-1, 1)]
+        prongs = [
+            tube(
+                path * (1, wide, 1) + np.linspace(0.3, 1, 5)[:, None] * (s * 0.068, 0, 0),
+                [0.07, 0.066, 0.056, 0.044, 0.026],
+                10,
+            )
+            for s in (-1, 1)
+        ]
         head = [move(heart, z=height - size), *(move(m, z=height + 0.01) for m in (move(neck, y=0.08 * wide), *prongs))]
         pieces = [Piece("head", join(*head))]
     else:
@@ -104,13 +123,19 @@ def axe(rng: Rng, form: Form) -> list[Piece]:
     drop = rng.uniform(0.0, 0.07) if shape != "double" else 0.0
     edge = np.linspace(-1, 1, 11)
     curve = np.stack([reach - 0.2 * reach * edge**2, flare * edge - drop * (1 - edge) * 0.6], 1)
-    outline = np.concatenate([[(-0.075, -0.085), (0.05, -0.085), (0.55 * reach, -0.11 - 0.4 * drop)], curve, [(0.55 * reach, 0.1), (0.05, 0.085), (-0.075, 0.085)]])
+    outline = np.concatenate(
+        [
+            [(-0.075, -0.085), (0.05, -0.085), (0.55 * reach, -0.11 - 0.4 * drop)],
+            curve,
+            [(0.55 * reach, 0.1), (0.05, 0.085), (-0.075, 0.085)],
+        ]
+    )
 
     def wedge(p: np.ndarray) -> np.ndarray:
         return p * np.column_stack([1 - 0.72 * np.clip(p[:, 1] / reach, 0, 1), np.ones((len(p), 2))])
 
     blade = bend(_front(outline, 0.15), wedge)
-    rim = np.concatenate([curve + (0.008, 0), (curve - (0.055, 0))[::-1]])
+    rim = np.concatenate([curve + np.array([0.008, 0]), (curve - np.array([0.055, 0]))[::-1]])
     shine = _front(rim, 0.062)
     if shape == "double":
         blade, shine = (join(m, scale(m, (1, -1, 1))) for m in (blade, shine))
@@ -128,7 +153,7 @@ def axe(rng: Rng, form: Form) -> list[Piece]:
 def sword(rng: Rng, form: Form) -> list[Piece]:
     """A straight, a leaf-shaped or a curved sword, its point up."""
     shape = rng.choice(["straight", "straight", "leaf", "curved"])
-    wide, long = rng.uniform(0.075, 0.095) * form.wide, rng.uniform(0.66, 0.78) * form.tall
+    wide, long = rng.uniform(0.088, 0.11) * form.wide, rng.uniform(0.62, 0.74) * form.tall
     if shape == "curved":
         wide *= 1.05
     grip, start = rng.uniform(0.17, 0.2), 0.1
@@ -143,8 +168,10 @@ def sword(rng: Rng, form: Form) -> list[Piece]:
     thick = np.where(h < 1, 0.036, 0.0)
     section = np.array([(1.0, 0.0), (0.35, 0.75), (0.0, 1.0), (-0.35, 0.75), (-1, 0), (-0.35, -0.75), (0, -1), (0.35, -0.75)])
     section = np.stack([section[:, 1], -section[:, 0]], 1)
-    rings = [np.column_stack([section[:, 0] * t, section[:, 1] * wide * r + s, np.full(8, guard_z + long * z)])
-             for z, r, s, t in zip(h, w, shift, thick, strict=True)]
+    rings = [
+        np.column_stack([section[:, 0] * t, section[:, 1] * wide * r + s, np.full(8, guard_z + long * z)])
+        for z, r, s, t in zip(h, w, shift, thick, strict=True)
+    ]
     reach = rng.uniform(0.17, 0.23) * (0.5 + 0.5 * form.wide)
     style = rng.choice(["bar", "bow", "discs"])
     y = np.linspace(-1, 1, 11)
@@ -168,21 +195,27 @@ def key(rng: Rng, form: Form) -> list[Piece]:
     size = rng.uniform(0.16, 0.19) * (0.5 + 0.5 * form.wide)
     if shape == "trefoil":
         ring = turn(torus(0.6 * size, 0.95 * thick, 20, 10), "y", 90)
-        bow = join(move(ring, y=0.62 * size, z=-0.1 * size), move(ring, y=-0.62 * size, z=-0.1 * size), move(ring, z=0.85 * size))
+        bow = join(
+            move(ring, y=0.62 * size, z=-0.1 * size), move(ring, y=-0.62 * size, z=-0.1 * size), move(ring, z=0.85 * size)
+        )
         lift = 0.75 * size
     elif shape == "square":
-        corners = np.array([(0, y, z) for y, z in ((0, -1), (0.5, -0.5), (1, 0), (0.5, 0.5), (0, 1), (-0.5, 0.5), (-1, 0), (-0.5, -0.5))])
+        corners = np.array(
+            [(0, y, z) for y, z in ((0, -1), (0.5, -0.5), (1, 0), (0.5, 0.5), (0, 1), (-0.5, 0.5), (-1, 0), (-0.5, -0.5))]
+        )
         bow, lift = tube(corners * 1.15 * size, thick, 10, closed=True), 1.15 * size
     else:
         stretch = 1.0 if shape == "ring" else 1.3
         bow, lift = scale(turn(torus(size, thick, 28, 12), "y", 90), (1, stretch, 1 if shape == "ring" else 0.85)), size
     shaft = lathe([(0, 0), (0.8 * thick, 0), (thick, 0.025), (thick, long + 0.03), (0, long + 0.03)], 16)
-    collars = [move(lathe([(0, -0.03), (1.4 * thick, -0.03), (1.55 * thick, 0), (1.4 * thick, 0.03), (0, 0.03)], 16), z=long * f)
-               for f in (0.97, 0.8)[: int(rng.integers(1, 3))]]
+    collars = [
+        move(lathe([(0, -0.03), (1.4 * thick, -0.03), (1.55 * thick, 0), (1.4 * thick, 0.03), (0, 0.03)], 16), z=long * f)
+        for f in (0.97, 0.8)[: int(rng.integers(1, 3))]
+    ]
     reach = rng.uniform(0.2, 0.25) * form.wide
     side = rng.choice([-1, 1])
     depth = 1.5 * thick
-    notch, kind = 0.075, rng.choice(["two", "three", "block"])
+    kind = rng.choice(["two", "three", "block"])
     teeth = {
         "two": [(0.05, 1.0, 0.1), (0.22, 0.8, 0.1)],
         "three": [(0.04, 0.75, 0.075), (0.155, 1.0, 0.075), (0.27, 0.75, 0.075)],
@@ -199,10 +232,22 @@ def key(rng: Rng, form: Form) -> list[Piece]:
 def guitar(rng: Rng, form: Form) -> list[Piece]:
     """An acoustic guitar with a waist and a sound hole, or an electric one with horns."""
     electric = rng.random() < 0.4
-    wide, tall = rng.uniform(0.25, 0.285) * form.wide, rng.uniform(0.52, 0.58) * form.tall
+    wide, tall = rng.uniform(0.25, 0.285) * form.wide**0.6, rng.uniform(0.52, 0.58) * form.tall
     neck_long = rng.uniform(0.32, 0.4) * form.tall
     if electric:
-        half = np.array([(0.0, 0.0), (0.1, 0.0), (0.2, 0.03), (0.25, 0.12), (0.24, 0.22), (0.19, 0.3), (0.18, 0.36), (0.22, 0.44), (0.22, 0.53)])
+        half = np.array(
+            [
+                (0.0, 0.0),
+                (0.1, 0.0),
+                (0.2, 0.03),
+                (0.25, 0.12),
+                (0.24, 0.22),
+                (0.19, 0.3),
+                (0.18, 0.36),
+                (0.22, 0.44),
+                (0.22, 0.53),
+            ]
+        )
         right = np.concatenate([half[1:], [(0.17, 0.55), (0.12, 0.47), (0.06, 0.43)]])
         left = np.concatenate([half[1:-1], [(0.23, 0.5), (0.24, 0.6), (0.19, 0.63), (0.13, 0.53), (0.06, 0.43)]])
         outline = np.concatenate([right, (left * (-1, 1))[::-1]]) * (wide / 0.25, tall / 0.55)
@@ -220,9 +265,16 @@ def guitar(rng: Rng, form: Form) -> list[Piece]:
     top = joint + neck_long
     neck = join(
         move(box(0.06, 0.105, top - 0.6 * tall, taper=(1, 0.85)), face - 0.005, 0, 0.6 * tall),
-        move(_front([(-0.05, -0.02), (0.05, -0.02), (0.085, 0.17), (-0.085, 0.2 if electric else 0.17)], 0.06), face - 0.01, 0, top),
+        move(
+            _front([(-0.05, -0.02), (0.05, -0.02), (0.085, 0.17), (-0.085, 0.2 if electric else 0.17)], 0.06),
+            face - 0.01,
+            0,
+            top,
+        ),
     )
-    frets = [move(box(0.075, 0.096, 0.02), face - 0.005, 0, joint + neck_long * f) for f in (0.15, 0.32, 0.49, 0.66, 0.83, 0.98)]
+    frets = [
+        move(box(0.075, 0.096, 0.02), face - 0.005, 0, joint + neck_long * f) for f in (0.15, 0.32, 0.49, 0.66, 0.83, 0.98)
+    ]
     peg = ellipsoid(0.03, 0.038, 0.028, 10)
     pegs = [move(peg, face - 0.01, s * 0.1, top + dz) for s in (-1, 1) for dz in (0.03, 0.09, 0.15)]
     pieces = [
@@ -233,7 +285,10 @@ def guitar(rng: Rng, form: Form) -> list[Piece]:
     ]
     disc = turn(cylinder(1, 1, 24), "y", 90)
     if electric:
-        guard = np.array([(0.02, 0.1), (0.16, 0.08), (0.19, 0.16), (0.13, 0.28), (0.13, 0.44), (-0.1, 0.42), (-0.06, 0.2)]) * (wide / 0.25, tall / 0.55)
+        guard = np.array([(0.02, 0.1), (0.16, 0.08), (0.19, 0.16), (0.13, 0.28), (0.13, 0.44), (-0.1, 0.42), (-0.06, 0.2)]) * (
+            wide / 0.25,
+            tall / 0.55,
+        )
         pickups = [move(box(0.05, 0.13, 0.045), face, 0, tall * f) for f in (0.36, 0.5)]
         bridge = move(box(0.06, 0.15, 0.04), face, 0, 0.2 * tall)
         knobs = [move(scale(disc, (0.05, 0.028, 0.028)), face, 0.55 * wide, tall * f) for f in (0.18, 0.3)]
@@ -262,7 +317,19 @@ def hat(rng: Rng, form: Form) -> list[Piece]:
     crown = {"top": 0.27, "cowboy": 0.25, "straw": 0.28, "wizard": 0.28}[str(shape)] * rng.uniform(0.94, 1.06) * wide
     high = {"top": 0.5, "cowboy": 0.34, "straw": 0.3, "wizard": 0.78}[str(shape)] * rng.uniform(0.92, 1.1) * form.tall
     thick = 0.05
-    disc = lathe([(0, 0), (0.5 * brim, 0), (0.97 * brim, 0), (brim, 0.4 * thick), (0.97 * brim, thick), (0.7 * brim, thick), (0.4 * brim, thick), (0, thick)], 36)
+    disc = lathe(
+        [
+            (0, 0),
+            (0.5 * brim, 0),
+            (0.97 * brim, 0),
+            (brim, 0.4 * thick),
+            (0.97 * brim, thick),
+            (0.7 * brim, thick),
+            (0.4 * brim, thick),
+            (0, thick),
+        ],
+        36,
+    )
     if shape == "top":
         flare = rng.uniform(1.0, 1.2)
         profile = [(0, 0), (1.0, 0), (0.95, 0.3), (0.97, 0.6), (1.02 * flare, 0.97), (0.98 * flare, 1), (0, 1)]
@@ -272,7 +339,11 @@ def hat(rng: Rng, form: Form) -> list[Piece]:
         curl = 0.22
     elif shape == "straw":
         a = np.linspace(0, 90, 8)
-        profile = [(0, 0), (1, 0), *((np.cos(np.radians(d)) ** 0.7 if d < 90 else 0, 0.2 + 0.8 * np.sin(np.radians(d))) for d in a)]
+        profile = [
+            (0, 0),
+            (1, 0),
+            *((np.cos(np.radians(d)) ** 0.7 if d < 90 else 0, 0.2 + 0.8 * np.sin(np.radians(d))) for d in a),
+        ]
         curl = rng.uniform(-0.08, 0.0)
     else:
         profile = [(0, 0), (1, 0), *((1 - 0.96 * h**0.85, h) for h in np.linspace(0.1, 0.94, 9)), (0.04, 0.98), (0, 1)]
@@ -351,8 +422,15 @@ def ladder(rng: Rng, form: Form) -> list[Piece]:
         for f in (0.25, 0.6):
             at, half = -spread + (spread - 0.035) * f, foot + (top - foot) * f
             rails.append(move(rounded_box(0.04, 2 * half, 0.06, 0.01, 1), at, 0, height * f))
-    braces = [rod((-0.6 * spread, s * (foot + (top - foot) * 0.4), 0.4 * height), (0.6 * spread, s * (foot + (top - foot) * 0.4), 0.4 * height), 0.022, n=8)
-              for s in (-1, 1)]
+    braces = [
+        rod(
+            (-0.6 * spread, s * (foot + (top - foot) * 0.4), 0.4 * height),
+            (0.6 * spread, s * (foot + (top - foot) * 0.4), 0.4 * height),
+            0.022,
+            n=8,
+        )
+        for s in (-1, 1)
+    ]
     cap = move(rounded_box(0.24, 2 * top + 0.1, 0.06, 0.015, 1), z=height - 0.02)
     return [
         Piece("rail", join(*rails), smooth=not flat),
@@ -373,7 +451,17 @@ def drum(rng: Rng, form: Form) -> list[Piece]:
     else:
         curve = [(1, 0), (1, 1)]
     shell = lathe([(0, 0), *((radius * r, high * z) for r, z in curve), (0, high)], 32)
-    hoop = lathe([(0, -0.045), (radius + 0.02, -0.045), (radius + 0.035, -0.02), (radius + 0.035, 0.02), (radius + 0.02, 0.045), (0, 0.045)], 32)
+    hoop = lathe(
+        [
+            (0, -0.045),
+            (radius + 0.02, -0.045),
+            (radius + 0.035, -0.02),
+            (radius + 0.035, 0.02),
+            (radius + 0.02, 0.045),
+            (0, 0.045),
+        ],
+        32,
+    )
     skin = move(lathe([(0, 0), (0.94 * radius, 0), (0.94 * radius, 0.025), (0, 0.04)], 28), z=high + 0.03)
     rims = [move(hoop, z=high)]
     reach = radius + 0.012
@@ -388,7 +476,10 @@ def drum(rng: Rng, form: Form) -> list[Piece]:
         low, high_at = 0.07, high - 0.02
     tips = [(reach * np.cos(a), reach * np.sin(a), low if i % 2 else high_at) for i, a in enumerate(angle)]
     if shape == "rods":
-        cords = [rod((reach * np.cos(a), reach * np.sin(a), low), (reach * np.cos(a), reach * np.sin(a), high_at), 0.022, n=8) for a in angle[::2]]
+        cords = [
+            rod((reach * np.cos(a), reach * np.sin(a), low), (reach * np.cos(a), reach * np.sin(a), high_at), 0.022, n=8)
+            for a in angle[::2]
+        ]
         cords += [move(sphere(0.045, 10), reach * np.cos(a), reach * np.sin(a), (low + high_at) / 2) for a in angle[::2]]
     else:
         cords = [rod(a, b, 0.02, n=6) for a, b in zip(tips, tips[1:] + tips[:1], strict=True)]
@@ -428,7 +519,11 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "sword",
         sword,
-        {"main": ("steel", "silver", "silver", "gray"), "guard": ("golden", "golden", "bark", "dark"), "handle": ("brown", "red", "blue", "dark")},
+        {
+            "main": ("steel", "silver", "silver", "gray"),
+            "guard": ("golden", "golden", "bark", "dark"),
+            "handle": ("brown", "red", "blue", "dark"),
+        },
         accents={"handle": "handle"},
         forms=ALL_FORMS,
     ),
@@ -461,7 +556,11 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "ladder",
         ladder,
-        {"main": ("wooden", "tan", "steel", "red", "yellow"), "steps": ("wooden", "steel", "gray", "tan"), "braces": ("steel", "dark")},
+        {
+            "main": ("wooden", "tan", "steel", "red", "yellow"),
+            "steps": ("wooden", "steel", "gray", "tan"),
+            "braces": ("steel", "dark"),
+        },
         accents={"steps": "steps"},
         forms=ALL_FORMS,
         loose=False,

@@ -130,7 +130,10 @@ def car(rng: Rng, form: Form) -> list[Piece]:
         lower = np.stack([half * np.cos(angle), floor + (belt + 0.05 - floor) * np.sin(angle) ** 0.55], 1)
         cabin = np.stack([0.72 * half * np.cos(angle) - 0.06, belt - 0.05 + (top - belt + 0.06) * np.sin(angle)], 1)
         front, rear = cabin[3:6], cabin[11:14]
-        panes = np.array([(-0.32, 0.35), (-0.2, 0.84), (0.08, 0.84), (0.22, 0.35)]) * (half / 0.48, top - belt) + (0, belt - 0.02)
+        panes = np.array([(-0.32, 0.35), (-0.2, 0.84), (0.08, 0.84), (0.22, 0.35)]) * (half / 0.48, top - belt) + (
+            0,
+            belt - 0.02,
+        )
     else:
         lower = _softened([(-half, floor), (half, floor), (half, belt - nose), (-half, belt - 0.3 * nose)], 0.07)
         back = -half + (rng.uniform(0.2, 0.26) if shape == "saloon" else 0.02)
@@ -139,9 +142,9 @@ def car(rng: Rng, form: Form) -> list[Piece]:
         corners = [(back, belt - 0.03), (back + rng.uniform(0.06, 0.12), top), (x1 - rake, top), (x1, belt - 0.03)]
         cabin = _softened(corners[::-1], 0.06)
         front, rear = _between(corners[3], corners[2], 0.22, 0.86), _between(corners[0], corners[1], 0.28, 0.86)
-        middle = np.mean(corners, 0) + (0, 0.01)
+        middle = np.mean(corners, 0) + np.array([0, 0.01])
         panes = middle + (np.array(corners) - middle) * (0.8, 0.62)
-    slope = 0.06 if shape == "beetle" else 0.0
+    slope = 0.035 if shape == "beetle" else 0.0
     inner = width - 0.04
     split = rng.uniform(0.42, 0.55)
     halves = []
@@ -161,7 +164,7 @@ def car(rng: Rng, form: Form) -> list[Piece]:
         pieces.append(Piece("bumper", join(*bars), "bumpers"))
     if shape == "beetle":
         arch = turn(move(cylinder(1.3 * radius, width + 0.03, 20), z=-(width + 0.03) / 2), "x", 90)
-        pieces.append(Piece("mudguard", join(*(move(arch, x * half, 0, radius + 0.03) for x in (-0.58, 0.6)))))
+        pieces.append(Piece("mudguard", join(*(move(arch, x * half, 0, 1.3 * radius) for x in (-0.58, 0.6)))))
     return pieces
 
 
@@ -180,7 +183,12 @@ def truck(rng: Rng, form: Form) -> list[Piece]:
     x1 = back_of_cab + cab_long
     side = [(back_of_cab, 0.1), (x1, 0.1), (x1, deck + 0.45 * (roof - deck)), (x1 - lean, roof), (back_of_cab, roof)]
     screen = _between(side[2], side[3], 0.1, 0.82)
-    pane = [(x1 - 0.19, screen[0, 1]), (x1 - 0.04, screen[0, 1]), (x1 - 0.04 - 0.7 * lean, screen[1, 1]), (x1 - 0.19, screen[1, 1])]
+    pane = [
+        (x1 - 0.19, screen[0, 1]),
+        (x1 - 0.04, screen[0, 1]),
+        (x1 - 0.04 - 0.7 * lean, screen[1, 1]),
+        (x1 - 0.19, screen[1, 1]),
+    ]
     windows = join(_strip(screen, 0.82 * width), _slab(pane, width + 0.015))
     bed_long = back_of_cab - gap + half
     middle = -half + bed_long / 2
@@ -208,10 +216,19 @@ def truck(rng: Rng, form: Form) -> list[Piece]:
             move(box(bed_long, width, 0.05), middle, 0, deck - 0.01),
         )
         heap = scale(sphere(1, 16), (0.44 * bed_long, 0.42 * width, 0.85 * rise))
-        pieces += [Piece("bed", join(sides, ends), smooth=False), Piece("sand", move(heap, middle, 0, deck + 0.3 * rise), "load")]
-        pieces.append(Piece("rib", join(*(
-            move(box(0.05, 1.04 * width + 0.04, rise), -half + bed_long * f, 0, deck + 0.03) for f in (0.2, 0.5, 0.8)
-        )), smooth=False))
+        pieces += [
+            Piece("bed", join(sides, ends), smooth=False),
+            Piece("sand", move(heap, middle, 0, deck + 0.3 * rise), "load"),
+        ]
+        pieces.append(
+            Piece(
+                "rib",
+                join(
+                    *(move(box(0.05, 1.04 * width + 0.04, rise), -half + bed_long * f, 0, deck + 0.03) for f in (0.2, 0.5, 0.8))
+                ),
+                smooth=False,
+            )
+        )
     else:
         size = 0.5 * height + 0.03
         barrel = lathe([(0, 0), (0.7, 0), (0.92, 0.05), (1, 0.12), (1, 0.88), (0.92, 0.95), (0.7, 1), (0, 1)], 24)
@@ -266,10 +283,18 @@ def bus(rng: Rng, form: Form) -> list[Piece]:
         hood = [(front - 0.05, floor), (half, floor), (half, floor + 0.42 * deck), (front - 0.05, floor + 0.5 * deck)]
         pieces.append(Piece("bonnet", _body(_softened(hood, 0.05), 0.86 * width, 0.03)))
     elif rng.random() < 0.5:
-        pieces.append(Piece("vent", move(rounded_box(0.3 * half, 0.5 * width, 0.06, 0.02, 2), -0.3 * half, 0, top - 0.02), "stripe"))
+        pieces.append(
+            Piece("vent", move(rounded_box(0.3 * half, 0.5 * width, 0.06, 0.02, 2), -0.3 * half, 0, top - 0.02), "stripe")
+        )
     pieces += _wheels((-half + 0.22, front - (0.26 if shape != "bonnet" else 0.0)), radius, 0.12, width + 0.05)
     pieces += _lights(half, -half, 0.33 * width, 0.19, 0.04)
-    pieces.append(Piece("bumper", join(*(move(rounded_box(0.06, 0.94 * width, 0.06, 0.02, 2), x, 0, 0.075) for x in (half, -half))), "bumpers"))
+    pieces.append(
+        Piece(
+            "bumper",
+            join(*(move(rounded_box(0.06, 0.94 * width, 0.06, 0.02, 2), x, 0, 0.075) for x in (half, -half))),
+            "bumpers",
+        )
+    )
     return pieces
 
 
@@ -285,19 +310,21 @@ def train(rng: Rng, form: Form) -> list[Piece]:
     nose = half - 0.1
     across = min(boiler, 0.5 * width)
     drum = turn(scale(cylinder(1, 1, 28), (boiler, across, nose - cab_front + 0.05)), "y", 90)
-    ring = turn(scale(cylinder(1, 0.05, 28), (boiler + 0.015, across + 0.015, 1)), "y", 90)
+    ring = turn(scale(cylinder(1, 0.04, 28), (boiler + 0.015, across + 0.015, 1)), "y", 90)
     face = turn(lathe([(0, 0), (0.86, 0), (0.7, 0.05), (0.3, 0.07), (0, 0.07)], 24), "y", 90)
     face = scale(face, (1, across, boiler))
     pieces = [
         Piece("frame", move(rounded_box(2 * half - 0.04, width, 0.1, 0.02, 2), 0, 0, 0.14), "frame", False),
         Piece("boiler", move(drum, cab_front - 0.05, 0, z)),
-        Piece("band", join(*(move(ring, x, 0, z) for x in (nose - 0.07, (nose + cab_front) / 2, cab_front + 0.03))), "bands"),
+        Piece("band", join(*(move(ring, x, 0, z) for x in (nose - 0.06, (nose + cab_front) / 2))), "bands"),
         Piece("smokebox", move(face, nose, 0, z), "frame"),
         Piece("headlight", move(ellipsoid(0.04, 0.055, 0.055, 12), nose + 0.07, 0, z), "bands"),
     ]
     if rng.random() < 0.4:
         tank = rounded_box(0.62 * (nose - cab_front), 0.16 * form.wide, 0.8 * boiler, 0.03, 2)
-        pieces.append(Piece("side tank", _pairs(tank, cab_front + 0.31 * (nose - cab_front), width / 2 - 0.08 * form.wide, deck)))
+        pieces.append(
+            Piece("side tank", _pairs(tank, cab_front + 0.31 * (nose - cab_front), width / 2 - 0.08 * form.wide, deck))
+        )
     chimney_x, rise = nose - 0.12, rng.uniform(0.2, 0.26) * form.tall
     shape = rng.choice(["funnel", "stack", "diamond"])
     profile = {
@@ -317,7 +344,13 @@ def train(rng: Rng, form: Form) -> list[Piece]:
     fore = move(_pairs(box(cab_long + 0.02, 0.16 * width, 0.26 * (cab_top - deck)), 0, 0.36 * width, 0), z=z0 + 0.02)
     arch = np.radians(np.linspace(0, 180, 9))
     roof = np.column_stack([(width / 2 + 0.05) * np.cos(arch), 0.09 * np.sin(arch) ** 0.8])
-    roof = turn(turn(extrude(np.concatenate([roof, [(-width / 2 - 0.05, -0.04), (width / 2 + 0.05, -0.04)]]), cab_long + 0.12), "x", 90), "z", 90)
+    roof = turn(
+        turn(
+            extrude(np.concatenate([roof, [(-width / 2 - 0.05, -0.04), (width / 2 + 0.05, -0.04)]]), cab_long + 0.12), "x", 90
+        ),
+        "z",
+        90,
+    )
     middle = -half + cab_long / 2
     pieces += [
         Piece("cab", move(cab, middle, 0, deck - 0.03)),
@@ -383,7 +416,9 @@ def boat(rng: Rng, form: Form) -> list[Piece]:
         Piece("mast", rod((mast_x, 0, 0.1), (mast_x, 0, head + 0.05), 0.028), "mast"),
     ]
     if rig == "square":
-        yard = turn(move(sail(0.62 * form.wide, 0.54 * form.wide, foot + 0.02, head - 0.03), 0.31 * form.wide), "z", -90 + swing / 3)
+        yard = turn(
+            move(sail(0.62 * form.wide, 0.54 * form.wide, foot + 0.02, head - 0.03), 0.31 * form.wide), "z", -90 + swing / 3
+        )
         spar = turn(move(turn(capsule(0.028, 0.58 * form.wide, 10), "x", 90), y=0.29 * form.wide), "z", swing / 3)
         pieces += [Piece("sail", move(yard, mast_x), "sail"), Piece("yard", move(spar, mast_x, 0, head - 0.03), "mast")]
     else:
@@ -414,15 +449,35 @@ def airplane(rng: Rng, form: Form) -> list[Piece]:
     span = rng.uniform(0.46, 0.54) * form.wide
     z = 0.1 + fat + (0.07 if shape == "jet" else 0.09)
     if shape == "jet":
-        stations = [(-1, 0.15, 0.6), (-0.75, 0.5, 0.35), (-0.4, 0.92, 0.06), (-0.15, 1, 0), (0.6, 1, 0), (0.8, 0.88, -0.04), (0.93, 0.6, -0.12), (1, 0.0, -0.2)]
+        stations = [
+            (-1, 0.15, 0.6),
+            (-0.75, 0.5, 0.35),
+            (-0.4, 0.92, 0.06),
+            (-0.15, 1, 0),
+            (0.6, 1, 0),
+            (0.8, 0.88, -0.04),
+            (0.93, 0.6, -0.12),
+            (1, 0.0, -0.2),
+        ]
     else:
-        stations = [(-1, 0.28, 0.3), (-0.6, 0.62, 0.1), (-0.1, 1.05, 0), (0.4, 1.1, 0), (0.75, 0.95, 0), (0.86, 0.8, 0), (0.9, 0.45, 0)]
+        stations = [
+            (-1, 0.28, 0.3),
+            (-0.6, 0.62, 0.1),
+            (-0.1, 1.05, 0),
+            (0.4, 1.1, 0),
+            (0.75, 0.95, 0),
+            (0.86, 0.8, 0),
+            (0.9, 0.45, 0),
+        ]
     path = np.array([(long * x, 0, z + fat * rise) for x, _, rise in stations])
     pieces = [Piece("fuselage", tube(path, [fat * max(r, 0.02) for _, r, _ in stations], 24))]
     thick = 0.05
     if shape == "jet":
         sweep = rng.uniform(0.2, 0.3)
-        wings = move(_wings([(0, 0.06, 0.3, 0.07), (0.4 * span, 0.06 - 0.45 * sweep, 0.22, thick), (span, 0.06 - sweep, 0.12, 0.04)]), z=z - 0.3 * fat)
+        wings = move(
+            _wings([(0, 0.06, 0.3, 0.07), (0.4 * span, 0.06 - 0.45 * sweep, 0.22, thick), (span, 0.06 - sweep, 0.12, 0.04)]),
+            z=z - 0.3 * fat,
+        )
         pods = lathe([(0, 0), (0.045, 0), (0.07, 0.08), (0.075, 0.2), (0.06, 0.22), (0, 0.22)], 16)
         pods = _pairs(turn(pods, "y", 90), 0.03, 0.42 * span, z - 0.3 * fat - 0.075)
         pieces.append(Piece("engine", pods, "engines"))
@@ -433,8 +488,11 @@ def airplane(rng: Rng, form: Form) -> list[Piece]:
         if shape == "biplane":
             high += 0.14 * form.tall
             wings = join(move(_wings(plank), z=low), move(_wings(plank), z=high))
-            struts = [rod((x + dx, side * y * span, low), (x + dx, side * y * span, high), 0.022, n=8)
-                      for side in (-1, 1) for y, dx in ((0.7, 0.06), (0.7, -0.07))]
+            struts = [
+                rod((x + dx, side * y * span, low), (x + dx, side * y * span, high), 0.022, n=8)
+                for side in (-1, 1)
+                for y, dx in ((0.7, 0.06), (0.7, -0.07))
+            ]
             struts += [rod((x + 0.02, side * 0.05, z), (x + 0.02, side * 0.08, high), 0.022, n=8) for side in (-1, 1)]
             pieces.append(Piece("strut", join(*struts), "struts"))
         else:
@@ -443,8 +501,20 @@ def airplane(rng: Rng, form: Form) -> list[Piece]:
     tail_x, tail_z = -long * 0.88, z + fat * (0.4 if shape == "jet" else 0.25)
     tail_rise = rng.uniform(0.22, 0.28) * form.tall
     lean = 0.12 if shape == "jet" else 0.04
-    fin = move(_fin([(0, 0.05, 0.24, 0.055), (0.75 * tail_rise, 0.05 - lean, 0.16, 0.05), (tail_rise, 0.03 - lean, 0.1, 0.04)]), tail_x, 0, tail_z)
-    plane = move(_wings([(0, 0.02, 0.2, 0.05), (0.36 * span, 0.02 - 0.6 * lean, 0.15, 0.045), (0.42 * span, 0.01 - 0.7 * lean, 0.09, 0.04)]), tail_x, 0, tail_z)
+    fin = move(
+        _fin([(0, 0.05, 0.24, 0.055), (0.75 * tail_rise, 0.05 - lean, 0.16, 0.05), (tail_rise, 0.03 - lean, 0.1, 0.04)]),
+        tail_x,
+        0,
+        tail_z,
+    )
+    plane = move(
+        _wings(
+            [(0, 0.02, 0.2, 0.05), (0.36 * span, 0.02 - 0.6 * lean, 0.15, 0.045), (0.42 * span, 0.01 - 0.7 * lean, 0.09, 0.04)]
+        ),
+        tail_x,
+        0,
+        tail_z,
+    )
     pieces += [Piece("tail", fin, "wings" if rng.random() < 0.4 else "main"), Piece("tailplane", plane)]
     if shape == "jet":
         xs = np.linspace(-0.42, 0.5, 6) * long
@@ -493,20 +563,32 @@ def rocket(rng: Rng, form: Form) -> list[Piece]:
     edge = float(np.interp(cut, h, r))
     level = base + tall * cut
     body = lathe([(0, base), *zip(r[below], z[below], strict=True), (edge, level), (0, level)], 28)
-    nose = lathe([(0, level - 0.01), (edge + 0.012, level - 0.01), (edge + 0.012, level + 0.02), *zip(r[above], z[above], strict=True)], 28)
+    nose = lathe(
+        [(0, level - 0.01), (edge + 0.012, level - 0.01), (edge + 0.012, level + 0.02), *zip(r[above], z[above], strict=True)],
+        28,
+    )
     nozzle = lathe([(0, 0.05), (0.62 * fat, 0.05), (0.42 * fat, base + 0.03), (0, base + 0.03)], 20)
     pieces = [Piece("body", body), Piece("nose", nose, "nose"), Piece("nozzle", nozzle, "nozzle")]
     count = int(rng.integers(3, 5))
     reach, rise = rng.uniform(0.17, 0.22) * form.wide, rng.uniform(0.3, 0.38) * form.tall
     inner = 0.55 * fat
     tip = rng.uniform(0.02, 0.1)
-    fin = [(inner, base + 0.03), (fat + reach - 0.07, 0), (fat + reach, 0), (fat + reach, tip + 0.12), (fat + 0.3 * reach, base + 0.8 * rise), (inner, base + rise)]
+    fin = [
+        (inner, base + 0.03),
+        (fat + reach - 0.07, 0),
+        (fat + reach, 0),
+        (fat + reach, tip + 0.12),
+        (fat + 0.3 * reach, base + 0.8 * rise),
+        (inner, base + rise),
+    ]
     fin = _slab(_softened(fin, 0.04), 0.055)
     spin = 45 if count == 4 else 60
     pieces.append(Piece("fin", join(*(turn(fin, "z", spin + i * 360 / count) for i in range(count))), "fins"))
     if shape == "boosters":
         booster = join(
-            move(cylinder(0.075, 0.42 * tall, 16), z=0.1), move(cone(0.075, 0.13, 16), z=0.1 + 0.42 * tall - 0.001), move(cylinder(0.06, 0.06, 16), z=0.045)
+            move(cylinder(0.075, 0.42 * tall, 16), z=0.1),
+            move(cone(0.075, 0.13, 16), z=0.1 + 0.42 * tall - 0.001),
+            move(cylinder(0.06, 0.06, 16), z=0.045),
         )
         angles = [0, 180] if count == 4 else [0, 120, 240]
         pieces.append(Piece("booster", join(*(turn(move(booster, fat + 0.055), "z", a) for a in angles)), "nose"))

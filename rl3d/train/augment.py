@@ -1,0 +1,145 @@
+"""Augmentations for encoders that must recognise splats as well as meshes, on any background.
+
+Each is a function of premultiplied ``[n 4 h w]`` pictures in [0, 1] and a generator, and changes each picture differently;
+:func:`compose` lays them over a background, after which there are three channels. None changes a hue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+Rng = torch.Generator
+Change = Callable[[Tensor, Rng], Tensor]
+
+
+def between(low: float, high: float, n: int, rng: Rng) -> Float[Tensor, "n 1 1 1"]:
+    """Draw a number for each picture."""
+    return low + (high - low) * torch.rand(n, 1, 1, 1, generator=rng)
+
+
+def frame(
+    x: Float[Tensor, "n c h w"], rng: Rng, *, zoom: tuple[float, float], shift: float, wobble: float = 0.0
+) -> Float[Tensor, "n c h w"]:
+    """Zoom and shift; and bend smoothly by ``wobble`` (all in units of half the picture), as splats do to straight edges."""
+    n = len(x)
+    scale, move = 1 / between(*zoom, n, rng), shift * (2 * torch.rand(n, 1, 1, 2, generator=rng) - 1)
+    grid = F.affine_grid(torch.eye(2, 3).expand(n, 2, 3), [n, 1, *x.shape[-2:]], align_corners=False)
+    if wobble:
+        bend = F.interpolate(torch.randn(n, 2, 6, 6, generator=rng), list(x.shape[-2:]), mode="bicubic")
+        grid = grid + wobble * torch.rand(n, 1, 1, 1, generator=rng) * bend.movedim(1, -1)
+    return F.grid_sample(x, grid * scale + move, align_corners=False)
+
+
+def coverage(x: Float[Tensor, "n 4 h w"], rng: Rng, *, steepness: tuple[float, float], veil: float) -> Float[Tensor, "n 4 h w"]:
+    """Harden or soften edges, and let the background shine through a little (up to ``veil``)."""
+    alpha = x[:, 3:]
+    changed = ((alpha - 0.5) * between(*steepness, len(x), rng) + 0.5).clamp(0, 1) * (alpha > 0.02)
+    return x * (changed * (1 - between(0, veil, len(x), rng)) / alpha.clamp(min=0.02))
+
+
+def blobs(x: Float[Tensor, "n 4 h w"], rng: Rng, *, count: int, opacity: float, share: float = 0.5) -> Float[Tensor, "n 4 h w"]:
+    """Add soft blobs in the colours of the object to a share of the pictures, on the object and astray beside it."""
+    some = torch.nonzero(torch.rand(len(x), generator=rng) < share)[:, 0]
+    if not len(some):
+        return x
+    y, (n, _, h, w) = x[some], x[some].shape
+    rows, columns = torch.linspace(-1, 1, h)[:, None], torch.linspace(-1, 1, w)
+    for _ in range(count):
+        # The colour of a random pixel, where it is covered at all.
+        pick = torch.randint(h * w, (n, 1, 1), generator=rng).expand(n, 4, 1)
+        colour = y.flatten(2).gather(2, pick)[..., None]
+        colour = colour / colour[:, 3:].clamp(min=0.02) * (colour[:, 3:] > 0.3)
+        dx, dy = (between(-0.8, 0.8, n, rng)[:, 0] for _ in range(2))
+        a, b = (between(0.02, 0.12, n, rng)[:, 0] for _ in range(2))
+        veil = torch.exp(-0.5 * (((columns - dx) / a) ** 2 + ((rows - dy) / b) ** 2))[:, None] * between(0, opacity, n, rng)
+        y = y * (1 - veil * (colour[:, 3:] > 0)) + veil * colour
+    return x.index_copy(0, some, y)
+
+
+def occlude(x: Float[Tensor, "n c h w"], rng: Rng, *, size: float) -> Float[Tensor, "n c h w"]:
+    """Erase a small box anywhere."""
+    rows, columns = torch.linspace(0, 1, x.shape[2])[:, None], torch.linspace(0, 1, x.shape[3])
+    (left, top), (width, height) = ((between(low, high, len(x), rng) for _ in range(2)) for low, high in ((0, 1), (0, size)))
+    return x * ~((columns > left) & (columns < left + width) & (rows > top) & (rows < top + height))
+
+
+def over(x: Float[Tensor, "n 4 h w"], rng: Rng) -> Float[Tensor, "n 3 h w"]:
+    """Lay over a background each: a plain colour or gray, a gradient, a checkerboard, or smooth noise."""
+    n, _, h, w = x.shape
+    style = torch.randint(5, (n, 1, 1, 1), generator=rng)
+    colours = torch.rand(n, 3, 1, 1, generator=rng)
+    gray = torch.rand(n, 1, 1, 1, generator=rng)
+    ramp = F.interpolate(torch.rand(n, 3, 2, 2, generator=rng), [h, w], mode="bilinear", align_corners=True)
+    noise = F.interpolate(torch.rand(n, 3, 9, 9, generator=rng), [h, w], mode="bilinear")
+    cells = torch.randint(2, 7, (n, 1, 1, 1), generator=rng)
+    odd = (torch.arange(h)[:, None] * cells // h + torch.arange(w) * cells // w) % 2
+    checks = torch.where(odd.bool(), colours, gray)
+    behind = torch.where(style == 0, colours, torch.where(style == 1, gray, torch.where(style == 2, ramp, checks)))
+    behind = torch.where(style == 4, noise, behind)
+    return x[:, :3] + (1 - x[:, 3:]) * behind
+
+
+def light(x: Float[Tensor, "n c h w"], rng: Rng, *, gain: float, gamma: float) -> Float[Tensor, "n c h w"]:
+    """Make colours brighter or darker, all three alike: which of them is the strongest stays so."""
+    strength = 1 + between(-gain, gain, len(x), rng)
+    curve = torch.exp(between(-gamma, gamma, len(x), rng))
+    colour, alpha = x[:, :3].clamp(0, 1), x[:, 3:]
+    return torch.cat([(colour**curve * strength).clamp(0, 1), alpha], 1)
+
+
+def blur(x: Float[Tensor, "n c h w"], rng: Rng, *, most: float) -> Float[Tensor, "n c h w"]:
+    """Mix with a copy blurred over 5 pixels, by up to ``most``."""
+    taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+    flat = F.pad(x.flatten(0, 1)[:, None], (2, 2, 2, 2), mode="replicate")
+    soft = F.conv2d(F.conv2d(flat, taps[None, None, None]), taps[None, None, :, None])[:, 0].unflatten(0, x.shape[:2])
+    return torch.lerp(x, soft, between(0, most, len(x), rng))
+
+
+def coarsen(x: Float[Tensor, "n c h w"], rng: Rng, *, size: int, share: float) -> Float[Tensor, "n c h w"]:
+    """Show a share of the pictures as if rendered with ``size`` x ``size`` pixels."""
+    small = F.interpolate(x, [size, size], mode="bilinear", antialias=True)
+    coarse = F.interpolate(small, list(x.shape[-2:]), mode="bilinear")
+    return torch.where(torch.rand(len(x), 1, 1, 1, generator=rng) < share, coarse, x)
+
+
+def grain(x: Float[Tensor, "n c h w"], rng: Rng, *, most: float) -> Float[Tensor, "n c h w"]:
+    """Add noise of a standard deviation up to ``most``."""
+    return (x + between(0, most, len(x), rng) * torch.randn(x.shape, generator=rng)).clamp(0, 1)
+
+
+AUGMENT: dict[str, tuple[Change, ...]] = {
+    "encoder": (
+        partial(frame, zoom=(0.75, 1.15), shift=0.12, wobble=0.03),
+        partial(coverage, steepness=(0.7, 3.0), veil=0.2),
+        partial(blobs, count=3, opacity=0.6),
+        over,
+        partial(light, gain=0.15, gamma=0.2),
+        partial(blur, most=0.8),
+        partial(grain, most=0.06),
+    ),
+    "judge": (
+        partial(occlude, size=0.3),
+        partial(light, gain=0.1, gamma=0.25),
+        partial(coverage, steepness=(1.0, 2.0), veil=0.1),
+        partial(blobs, count=2, opacity=0.4, share=0.3),
+        partial(frame, zoom=(0.65, 1.05), shift=0.18, wobble=0.015),
+        partial(coarsen, size=40, share=0.3),
+        over,
+        partial(grain, most=0.1),
+        partial(blur, most=0.5),
+    ),
+}
+"""Other changes in another order for the judge, so that it does not share the encoder's blind spots."""
+
+
+def compose(changes: tuple[Change, ...], x: Float[Tensor, "n 4 h w"], rng: Rng) -> Float[Tensor, "n 3 h w"]:
+    """Apply changes in order."""
+    for change in changes:
+        x = change(x, rng)
+    return x

@@ -1,0 +1,105 @@
+"""What the trainings share: an optimiser, moving averages, a schedule, checkpoints and a log."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose updates are orthogonalised: Jordan et al. 2024, "Muon", for 2-D weights inside a network.
+
+    Updates are scaled to AdamW's usual size, 0.2 sqrt(max(rows, columns)) (Liu et al. 2025, "Muon is Scalable for LLM
+    Training", eq. 4), so that both share a learning rate. Iterates in the parameters' own type (torch.optim.Muon always takes
+    bfloat16, which many CPUs only emulate).
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Take one step (Nesterov momentum)."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(p)
+                momentum = state["momentum"].lerp_(p.grad, 1 - group["momentum"])
+                update = orthogonalized(p.grad.lerp(momentum, group["momentum"]))
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(update, alpha=-0.2 * max(p.shape) ** 0.5 * group["lr"])
+
+
+def orthogonalized(x: Float[Tensor, "m n"], steps: int = 5) -> Float[Tensor, "m n"]:
+    """Push all singular values towards 1 (0.7 to 1.2) by Jordan's quintic Newton-Schulz iteration."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = x.shape[0] > x.shape[1]
+    y = x.mT if tall else x
+    y = y / (y.norm() + 1e-7)
+    for _ in range(steps):
+        gram = y @ y.mT
+        y = a * y + (b * gram + c * gram @ gram) @ y
+    return y.mT if tall else y
+
+
+@torch.no_grad()
+def average(mean: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move a model's running mean a little towards the model."""
+    for old, new in zip(mean.parameters(), model.parameters(), strict=True):
+        old.lerp_(new, 1 - decay)
+
+
+def learning_rate_factor(step: int, elapsed: float, *, warmup: int, total: float, decay: float) -> float:
+    """Warm up over ``warmup`` steps, stay, and fall to 0 over the last ``decay`` of ``total`` (in the units of ``elapsed``).
+
+    With ``decay`` 0 a training can be continued as if it had never stopped.
+    """
+    fall = 1.0 if decay <= 0 else min(1.0, max(0.0, (total - elapsed) / decay))
+    return min(1.0, (step + 1) / warmup) * fall
+
+
+def save_state(path: Path, state: dict) -> None:
+    """Write a checkpoint atomically: tensors, numbers, strings, and lists and dicts of them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def load_state(path: Path) -> dict | None:
+    """Read a checkpoint, or None where there is none."""
+    return torch.load(path, weights_only=True, map_location="cpu") if path.exists() else None
+
+
+def log(path: Path, record: dict) -> None:
+    """Append a line of JSON to a file, and print it."""
+    line = json.dumps({key: round(x, 5) if isinstance(x, float) else x for key, x in record.items()})
+    with path.open("a") as file:
+        file.write(line + "\n")
+    print(line, flush=True)
+
+
+def keep_memory() -> None:
+    """Tell glibc to keep freed memory, since returning it costs a page fault for each new activation.
+
+    Tens of percent of a training step on a small CPU; does nothing elsewhere.
+    """
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            libc.mallopt(-4, 0)  # M_MMAP_MAX
+            libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD

@@ -1,0 +1,395 @@
+"""Train an embedded dual encoder: ``python -m rl3d.train.encoder --role encoder --data DIR --minutes 12``.
+
+DIR is a data set of :mod:`rl3d.toybox.dataset`. Training goes on where its last checkpoint stood; the end, and every
+checkpoint, writes the model in open_clip's format. ``--evaluate`` measures what was written, and nothing else.
+
+What is learned: each picture is closer to its own caption than to those of other toys and to near misses of its own (colours
+swapped, parts swapped, relations reversed, counts changed by one), and the other way around.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rl3d.cameras import look_at_origin
+from rl3d.files import write_whole
+from rl3d.protocols import RewardInfo
+from rl3d.rewards.clip import Clip, ClipReward
+from rl3d.toybox import dataset, grammar, kinds
+from rl3d.toybox.dataset import ToyViews
+from rl3d.toybox.pools import near_misses, pool
+from rl3d.toybox.things import Spec
+from rl3d.train import augment, towers
+from rl3d.train.towers import Role
+from rl3d.types import Views
+
+HELD_SEED = 77
+"""Seed of the toys of validation; data for training should have another."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What to train, on what, for how long."""
+
+    role: Role
+    data: Path | None = None
+    """A data set of the split "train"; not needed to evaluate."""
+    out: Path | None = None
+    """Where the model goes; by default its place in the package."""
+    work: Path | None = None
+    """Checkpoint, log and validation set; by default ``.cache/train/ROLE``."""
+    minutes: float = 12.0
+    """Time to train, earlier sessions of the same work folder included."""
+    steps: int = 0
+    """Steps to train instead, if not 0: then the result does not depend on the clock."""
+    toys: int = 128
+    """Toys of a batch."""
+    views: int = 2
+    """Views of each."""
+    misses: int = 1
+    """Near misses of each caption, as further negatives."""
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    seed: int = 0
+    held: int = 300
+    """Toys of the validation set."""
+    save_seconds: float = 150.0
+    """Between checkpoints, each with a short validation."""
+    evaluate: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return self.out or Path(__file__).parent.parent / "weights" / self.role
+
+    @property
+    def cache(self) -> Path:
+        return self.work or Path(".cache/train") / self.role
+
+
+# ---- what is true of what
+
+
+def attributes(specs: Sequence[Spec]) -> Int[Tensor, "n f"]:
+    """Specs as numbers: the relation, and the kind, count, paint, form, accented part and its paint of two items. 0 is unsaid."""
+    code = _codes()
+    rows = []
+    for spec in specs:
+        row = [code[spec.relation] if spec.relation else 0]
+        for item in spec.items:
+            row += [code[item.kind], item.count, *(code[word] if word else 0 for word in (item.paint, item.form))]
+            row += [code[word] for word in item.accent] if item.accent else [0, 0]
+        rows.append(row + [0] * (13 - len(row)))
+    return torch.tensor(rows)
+
+
+@cache
+def _codes() -> dict[str, int]:
+    """A number for each word that a spec can hold; 0 is kept for what is unsaid."""
+    words = {*kinds.KINDS, *grammar.PAINTS, *grammar.SIZES, *grammar.RELATIONS}
+    for kind in kinds.KINDS.values():
+        words |= {*kind.forms, *kind.accents}
+    return {word: i + 1 for i, word in enumerate(sorted(words))}
+
+
+def compare(toys: Int[Tensor, "n f"], claims: Int[Tensor, "m f"]) -> tuple[Bool[Tensor, "n m"], Bool[Tensor, "n m"]]:
+    """Which claims say all that is said of a toy, no more and no less; and which may be true of it although they do not.
+
+    The second are neither right nor wrong: a claim may leave something out, or name a paint that the toy may wear unnamed.
+    """
+    mirrored = claims[:, [0, *range(7, 13), *range(1, 7)]]
+    beside = (claims[:, 0] == _codes()["next to"])[None]
+    firm, loose = torch.tensor([0, 1, 2, 7, 8]), torch.tensor([3, 4, 5, 6, 9, 10, 11, 12])
+    same = may = torch.zeros(len(toys), len(claims), dtype=torch.bool)
+    for said, allowed in ((claims, torch.tensor(True)), (mirrored, beside)):
+        a, b = toys[:, None], said[None]
+        fits = (a[..., firm] == b[..., firm]).all(-1) & allowed
+        same = same | (fits & (a[..., loose] == b[..., loose]).all(-1))
+        unnamed = (a[..., loose] == 0) & (loose != 4) & (loose != 10)
+        may = may | (fits & ((a[..., loose] == b[..., loose]) | (b[..., loose] == 0) | unnamed).all(-1))
+    return same, may & ~same
+
+
+def contrast(logits: Float[Tensor, "n m"], right: Bool[Tensor, "n m"], unsure: Bool[Tensor, "n m"]) -> Float[Tensor, ""]:
+    """The mean over all right pairs of -log(e^right / (e^right + sum e^wrong)): right answers do not compete with each other.
+
+    Multi-positive InfoNCE (after Khosla et al. 2020, "Supervised Contrastive Learning"); what is unsure is left out. Rows weigh
+    alike, and those without a right answer nothing.
+    """
+    wrong = logits.masked_fill(right | unsure, -torch.inf).logsumexp(1, keepdim=True)
+    # A row that has no wrong answer has no loss: softplus(-inf) is 0, but its gradient would not be finite.
+    loss = F.softplus(wrong.clamp(min=-1e4) - logits) * right
+    count = right.sum(1)
+    return (loss.sum(1) / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
+
+
+# ---- a step
+
+
+def embed_tokens(model: nn.Module, tokens: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
+    """What ``model.encode_text`` gives, without the time spent on padding."""
+    text: Any = model.text
+    length = int((tokens != text.pad_id).sum(1).max())
+    tokens = tokens[:, :length]
+    x = text.token_embedding(tokens) + text.positional_embedding[:length]
+    x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask[:length, :length]))
+    ends = (tokens == text.eos_id).int().argmax(1)
+    return F.normalize(x[torch.arange(len(x)), ends] @ text.text_projection, dim=-1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step learns from."""
+
+    pixels: Float[Tensor, "n 4 h w"]
+    """Premultiplied; the views of a toy follow each other."""
+    toys: tuple[Spec, ...]
+    claims: tuple[Spec, ...]
+    """What the texts say: first the toys' own specs, then near misses."""
+    texts: tuple[str, ...]
+
+
+def draw(data: ToyViews, training: Training, step: int) -> Batch:
+    """Draw the batch of a step; it depends on the seed and the step alone, so that a resumed training sees the same."""
+    rng = np.random.default_rng([training.seed, step])
+    picks = np.sort(rng.choice(len(data.specs), min(training.toys, len(data.specs)), replace=False))
+    views = np.stack([rng.choice(data.rgba.shape[1], training.views, replace=False) for _ in picks])
+    pixels = torch.from_numpy(data.rgba[picks[:, None], views]).flatten(0, 1).movedim(-1, 1).float() / 255
+    toys = tuple(data.specs[i] for i in picks)
+    claims = list(toys)
+    for toy in toys:
+        wrong = near_misses(toy, rng)
+        claims += [wrong[i] for i in rng.permutation(len(wrong))[: training.misses]]
+    texts = [grammar.caption(claim, rng) for claim in claims]
+    return Batch(pixels, toys, tuple(claims), tuple(_with_noise(text, rng) for text in texts))
+
+
+def _with_noise(text: str, rng: np.random.Generator) -> str:
+    """Put an unknown word into a few texts, so that it comes to mean nothing."""
+    words = text.split()
+    if rng.random() < 0.05:
+        words.insert(int(rng.integers(len(words) + 1)), towers.UNKNOWN)
+    return " ".join(words)
+
+
+def loss_of(reward: ClipReward, batch: Batch, role: Role, rng: torch.Generator) -> Float[Tensor, ""]:
+    """The loss of a batch, in both directions."""
+    model: Any = reward.model
+    pixels = augment.compose(augment.AUGMENT[role], batch.pixels, rng)
+    images = model.encode_image(reward.prepare(pixels), normalize=True)
+    texts = embed_tokens(model, reward.tokenizer(list(batch.texts)))
+    logits = model.logit_scale.clamp(max=math.log(100)).exp() * images @ texts.T
+    right, unsure = compare(attributes(batch.toys), attributes(batch.claims))
+    right, unsure = (x.repeat_interleave(len(images) // len(batch.toys), 0) for x in (right, unsure))
+    own = len(batch.toys)
+    return 0.5 * (contrast(logits, right, unsure) + contrast(logits[:, :own].T, right[:, :own].T, unsure[:, :own].T))
+
+
+# ---- validation
+
+
+def held_out(folder: Path, count: int) -> ToyViews:
+    """Open, or render first, ``count`` toys of combinations that no training sees, from four sides each."""
+    place = folder / f"held{count}"
+    if not (place / "done").exists():
+        for _ in dataset.make(dataset.Order(place, count, views=4, seed=HELD_SEED, split="validation"), workers=1):
+            pass
+        write_whole(place / "done", b"")
+    return ToyViews.open(place)
+
+
+@torch.no_grad()
+def validate(reward: ClipReward, held: ToyViews, count: int, role: Role) -> dict[str, float]:
+    """How often the right caption is first in the hard pool of each held-out toy, by four views and by one; and the former when
+    the pictures are augmented as in training.
+    """
+    rgba = torch.from_numpy(held.rgba[:count]).float() / 255
+    cameras = look_at_origin(torch.zeros(1, 4), torch.zeros(1, 4))
+    clean = reward.embed_views(Views(rgba[..., :3], rgba[..., 3:], None, None, cameras))
+    rng = torch.Generator().manual_seed(HELD_SEED)
+    rough_pixels = augment.compose(augment.AUGMENT[role], rgba.flatten(0, 1).movedim(-1, 1), rng)
+    rough = reward.model.encode_image(reward.prepare(rough_pixels), normalize=True).unflatten(0, clean.shape[:2])
+    hits = {"r1": 0.0, "r1_single": 0.0, "r1_augmented": 0.0, "r1_relations": 0.0}
+    related = 0
+    for i, spec in enumerate(held.specs[:count]):
+        claims = pool(spec, np.random.default_rng([HELD_SEED, i]), size=100, near=20)
+        texts = reward.embed_text([grammar.canonical(claim) for claim in claims])
+        assert claims[0] == spec
+        first = float((clean[i].mean(0) @ texts.T).argmax() == 0)
+        hits["r1"] += first / count
+        hits["r1_single"] += float(((clean[i] @ texts.T).argmax(1) == 0).float().mean()) / count
+        hits["r1_augmented"] += float((rough[i].mean(0) @ texts.T).argmax() == 0) / count
+        if spec.relation:
+            related, hits["r1_relations"] = related + 1, hits["r1_relations"] + first
+    hits["r1_relations"] /= max(related, 1)
+    return {name: round(value, 4) for name, value in hits.items()}
+
+
+# ---- the loop
+
+
+def train(training: Training, data: ToyViews) -> Iterator[dict[str, Any]]:
+    """Train to the end; yield a record for each step, written to the log as it goes. State is saved at every checkpoint."""
+    work, words = training.cache, grammar.vocabulary()
+    towers.write_blank(work / "model", towers.config(training.role, words), words)
+    model = towers.blank(work / "model", training.seed)
+    reward = wrap(model, work / "model").train()
+    model.visual.to(memory_format=torch.channels_last)
+    model.requires_grad_(True)
+    optimizer = _optimizer(model, training)
+    step, seconds = _load(work, model, optimizer, training)
+    log, started, saved = work / "log.jsonl", time.monotonic() - seconds, time.monotonic()
+    while (progress := step / training.steps if training.steps else seconds / (60 * training.minutes)) < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = training.learning_rate * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * progress))
+        batch, rng = draw(data, training, step), torch.Generator().manual_seed(training.seed * 1_000_003 + step)
+        loss = loss_of(reward, batch, training.role, rng)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step, seconds = step + 1, time.monotonic() - started
+        record = {"step": step, "seconds": round(seconds, 1), "loss": round(float(loss.detach()), 5)}
+        if time.monotonic() - saved > training.save_seconds:
+            reward.eval()
+            record |= validate(reward, held_out(work, training.held), min(100, training.held), training.role)
+            reward.train()
+            seconds = time.monotonic() - started
+            _save(work, model, optimizer, step, seconds)
+            saved = time.monotonic()
+        _append(log, record)
+        yield record
+    _save(work, model, optimizer, step, seconds)
+
+
+def wrap(model: nn.Module, folder: Path) -> ClipReward:
+    """Make a reward of a model that is being trained, with the tokenizer of a folder."""
+    import open_clip
+
+    info = RewardInfo("clip:training", "pixels", (-1.0, 1.0), "", "", "")
+    return ClipReward(model, open_clip.get_tokenizer(f"local-dir:{folder}"), info)
+
+
+def _optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
+    """AdamW; gains, biases, embeddings of words and places, and the temperature do not decay."""
+    parameters = dict(model.named_parameters())
+    free = {name for name, p in parameters.items() if p.ndim < 2 or "embedding" in name}
+    groups = [
+        {"params": [p for name, p in parameters.items() if name not in free], "weight_decay": training.weight_decay},
+        {"params": [p for name, p in parameters.items() if name in free], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=(0.9, 0.98), eps=1e-6)
+
+
+def _save(work: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, seconds: float) -> None:
+    from safetensors.torch import save
+
+    tensors = {f"model.{name}": x.contiguous() for name, x in model.state_dict().items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{name}": x.contiguous() for name, x in state.items()}
+    write_whole(work / "checkpoint.safetensors", save(tensors, {"step": str(step), "seconds": repr(seconds)}))
+
+
+def _load(work: Path, model: nn.Module, optimizer: torch.optim.Optimizer, training: Training) -> tuple[int, float]:
+    """Restore the last checkpoint, if there is one, and cut the log back to it."""
+    from safetensors import safe_open
+
+    place, log = work / "checkpoint.safetensors", work / "log.jsonl"
+    if not place.exists():
+        log.unlink(missing_ok=True)
+        return 0, 0.0
+    with safe_open(place, "pt") as file:
+        tensors, meta = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    try:
+        model.load_state_dict({name[6:]: x for name, x in tensors.items() if name.startswith("model.")})
+    except RuntimeError as error:
+        raise ValueError(f"{place} belongs to another architecture or vocabulary: delete {work} or choose another --work") from error
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, x in tensors.items():
+        if name.startswith("optimizer."):
+            _, i, key = name.split(".")
+            state.setdefault(int(i), {})[key] = x
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    step = int(meta["step"])
+    lines = log.read_text().splitlines() if log.exists() else []
+    write_whole(log, "".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= step).encode())
+    return step, float(meta["seconds"])
+
+
+def _append(log: Path, record: dict[str, Any]) -> None:
+    with log.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+# ---- the command line
+
+
+def card(training: Training, toys: int, size: int, step: int, seconds: float, found: dict[str, float]) -> str:
+    """The model card."""
+    tower = {"encoder": "a vision transformer", "judge": "a convolutional residual network"}[training.role]
+    use = {
+        "encoder": "the reward: may be optimised, and used to choose between samples",
+        "judge": "a second opinion: it is only reported, and never a training signal nor used to tune anything",
+    }[training.role]
+    return f"""---
+license: apache-2.0
+library_name: open_clip
+---
+# The embedded {training.role}
+
+A small dual encoder ({tower} and a text transformer, {size / 1e6:.2f} M parameters) of the toybox, rl3d's world of captioned
+toys. It is {use}.
+
+- Data: {toys} toys of the split "train", rendered at 64 x 64; new captions and near misses at every step.
+- Training: {step} steps of {training.toys} toys x {training.views} views in {seconds / 60:.0f} minutes on two CPU cores, seed {training.seed}, by
+  `python -m rl3d.train.encoder --role {training.role}`.
+- Quality, on {training.held} held-out toys (combinations never trained on), each with a pool of 100 captions of which 20 are near misses:
+  right caption first in {found["r1"]:.1%} from four views ({found["r1_relations"]:.1%} of those with a relation, {found["r1_augmented"]:.1%} of augmented pictures),
+  {found["r1_single"]:.1%} from one view.
+- Limits: it knows the toybox's words and kinds and nothing else; unknown words count as one that means nothing. It was trained on the
+  toybox's own renders, so scores of photographs mean nothing. Cosines of different prompts are not comparable.
+"""
+
+
+def main(training: Training) -> None:
+    """Train, evaluate and write the model; or only evaluate it."""
+    if not training.evaluate:
+        if training.data is None:
+            raise SystemExit("--data is missing: make it with `python -m rl3d.toybox.dataset --out DIR --count N`")
+        data = ToyViews.open(training.data)
+        record: dict[str, Any] = {}
+        for record in train(training, data):
+            if record["step"] % 20 == 0 or "r1" in record:
+                print(json.dumps(record), flush=True)
+        export(training, len(data.specs))
+    reward = Clip(str(training.folder)).build()
+    print(json.dumps(validate(reward, held_out(training.cache, training.held), training.held, training.role)), flush=True)
+
+
+def export(training: Training, toys: int) -> None:
+    """Write the checkpoint's model where it will be loaded from, with its card."""
+    words = grammar.vocabulary()
+    model = towers.blank(training.cache / "model", 0)
+    step, seconds = _load(training.cache, model, _optimizer(model, training), training)
+    reward = wrap(model, training.cache / "model")
+    found = validate(reward, held_out(training.cache, training.held), training.held, training.role)
+    size = sum(p.numel() for p in model.parameters())
+    towers.write_blank(training.folder, towers.config(training.role, words), words)
+    towers.write_weights(training.folder, model, card(training, toys, size, step, seconds, found))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Training))

@@ -1,0 +1,285 @@
+"""Train the embedded prior: ``python -m rl3d.train.prior --data DIR --minutes M``.
+
+A training is a folder (``--work``) with ``state.pt``, ``log.jsonl`` and pictures of samples; starting it again continues it bit
+for bit, since each step's batch and noise depend on the seed and the step's number alone. ``--decay D`` lets the learning rate
+fall over the last D of all minutes, and keeps the state from before the fall in ``constant.pt``: copy it over ``state.pt``
+and raise ``--minutes`` to go on later. ``--init DIR`` starts from exported weights instead.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from rl3d.cameras import Orbit
+from rl3d.priors.embedded import WEIGHTS, EmbeddedPrior, fastest_dtype, latents_from_pixels
+from rl3d.priors.multiview import MultiviewTransformer
+from rl3d.priors.sampling import sample_views
+from rl3d.priors.words import Tokenizer
+from rl3d.toybox import grammar
+from rl3d.toybox.dataset import HIGHEST_DEG, LOWEST_DEG, ToyViews
+from rl3d.train.common import Muon, average, keep_memory, learning_rate_factor, load_state, log, save_state
+from rl3d.types import Prompt
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train a prior."""
+
+    data: Path
+    """A folder of ``python -m rl3d.toybox.dataset``."""
+    held_out: Path | None = None
+    """Another one, whose loss is logged; without it, the last 64 toys of ``data`` are kept for this."""
+    out: Path = WEIGHTS
+    """Where the averaged weights are exported."""
+    work: Path = Path(".cache/train/prior")
+    init: Path | None = None
+    """Exported weights to start a new training from."""
+    minutes: float = 60.0
+    """Of training in total, over all starts."""
+    steps: int | None = None
+    """Steps in total; then ``decay`` counts steps, not minutes, and minutes do not matter."""
+    decay: float = 0.0
+    """Last minutes (or steps) over which the learning rate falls to 0."""
+    batch: int = 32
+    """Sets of views in a step."""
+    micro: int = 8
+    """Sets that go through the network at a time."""
+    width: int = 256
+    depth: int = 8
+    heads: int = 4
+    lr: float = 2e-3
+    warmup: int = 50
+    weight_decay: float = 0.01
+    ema: float = 0.998
+    dropout: float = 0.1
+    """Share of sets whose caption is dropped, for classifier-free guidance."""
+    seed: int = 0
+    threads: int = 0
+    """Of torch; 0 takes all cores."""
+    log_steps: int = 20
+    save_minutes: float = 4.0
+    evaluate_minutes: float = 10.0
+    """Between held-out losses with a picture of samples."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clean sets of views with noise, noise times and conditions."""
+
+    clean: Float[Tensor, "b v c h w"]
+    noise: Float[Tensor, "b v c h w"]
+    time: Float[Tensor, "b"]
+    tokens: Int[Tensor, "b t"]
+    azimuth: Float[Tensor, "b v"]
+    elevation: Float[Tensor, "b v"]
+
+    def chunks(self, size: int) -> Iterator[Batch]:
+        """Split into batches of at most ``size`` sets."""
+        for parts in zip(*(getattr(self, name).split(size) for name in self.__dataclass_fields__), strict=True):
+            yield Batch(*parts)
+
+
+def draw_batch(
+    data: ToyViews, indices: np.ndarray, tokenizer: Tokenizer, rng: np.random.Generator, *, views: int = 4, dropout: float = 0.0
+) -> Batch:
+    """Read some toys with ``views`` of their views each, fresh captions, noise, and noise times.
+
+    Mostly the views are evenly spaced; a quarter of the sets takes any, so that other rigs work too. Noise times are
+    sigmoid(1.2 n + 0.1) with n normal, one of each equal share of its distribution.
+    """
+    b, rows, available = len(indices), [], data.rgba.shape[1]
+    for _ in indices:
+        even = rng.integers(max(1, available // views)) + np.arange(views) * max(1, available // views)
+        rows.append(even if rng.random() < 0.75 else rng.permutation(available)[:views])
+    pick = np.asarray(indices)[:, None], np.stack(rows)
+    rgba = torch.from_numpy(data.rgba[pick].astype(np.float32) / 255).movedim(-1, 2)
+    captions = ["" if rng.random() < dropout else grammar.caption(data.specs[i], rng) for i in indices]
+    quantile = torch.from_numpy((rng.permutation(b) + rng.random(b)) / b).clamp(1e-4, 1 - 1e-4).float()
+    azimuth, elevation = (torch.from_numpy(np.radians(x[pick].astype(np.float32))) for x in (data.azimuth_deg, data.elevation_deg))
+    return Batch(
+        clean=latents_from_pixels(rgba),
+        noise=torch.from_numpy(rng.standard_normal(rgba.shape, np.float32)),
+        time=torch.sigmoid(1.2 * torch.special.ndtri(quantile) + 0.1),
+        tokens=tokenizer(captions),
+        azimuth=azimuth,
+        elevation=elevation,
+    )
+
+
+def loss_of(net: nn.Module, batch: Batch, dtype: torch.dtype = torch.float32) -> Float[Tensor, ""]:
+    """The mean squared error of clean views, weighted by min(1 / sigma^2, 25): that of the velocity, capped near no noise."""
+    angle = (torch.pi / 2 * batch.time)[:, None, None, None, None]
+    sigma = angle.sin()
+    noisy = angle.cos() * batch.clean + sigma * batch.noise
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        clean = net(noisy, batch.time, batch.tokens, batch.azimuth, batch.elevation)
+    return ((clean.float() - batch.clean).square() * sigma.pow(-2).clamp_max(25)).mean()
+
+
+def optimizers_of(net: nn.Module, settings: Training) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside blocks, AdamW for all else."""
+
+    def inner(name: str, p: nn.Parameter) -> bool:
+        return p.ndim == 2 and ("blocks." in name or "text.layers" in name) and "modulation" not in name
+
+    muon = [p for name, p in net.named_parameters() if inner(name, p)]
+    rest = [p for name, p in net.named_parameters() if not inner(name, p)]
+    adamw = torch.optim.AdamW(rest, settings.lr, betas=(0.9, 0.98), weight_decay=settings.weight_decay, foreach=True)
+    return [Muon(muon, settings.lr, weight_decay=settings.weight_decay), adamw]
+
+
+def train(settings: Training) -> Path:
+    """Train until the time or the steps are used up, and export; returns the folder of the exported prior."""
+    s = settings
+    if s.threads:
+        torch.set_num_threads(s.threads)
+    keep_memory()
+    data = ToyViews.open(s.data)
+    held, held_indices = (ToyViews.open(s.held_out), np.arange(64)) if s.held_out else (data, np.arange(len(data.specs))[-64:])
+    held_indices = held_indices[: len(held.specs)]
+    usable = len(data.specs) if s.held_out else max(len(data.specs) - 64, 1)
+    net, tokenizer = _fresh(s)
+    mean = copy.deepcopy(net).requires_grad_(False)
+    optimizers = optimizers_of(net, s)
+    step, elapsed = 0, 0.0
+    if state := load_state(s.work / "state.pt"):
+        _restore(state, net, mean, optimizers)
+        step, elapsed = state["step"], state["elapsed"]
+    s.work.mkdir(parents=True, exist_ok=True)
+    dtype = fastest_dtype()
+    clock = saved = evaluated = logged = time.monotonic()
+    begun, logged_step, losses = elapsed, step, []
+    total = 60 * s.minutes if s.steps is None else s.steps
+    log(s.work / "log.jsonl", {"start": step, "parameters": sum(p.numel() for p in net.parameters()), "dtype": str(dtype)})
+
+    def used() -> float:
+        return elapsed if s.steps is None else step
+
+    def save(name: str = "state.pt") -> None:
+        optim = [optimizer.state_dict() for optimizer in optimizers]
+        state = {"net": net.state_dict(), "mean": mean.state_dict(), "optimizers": optim, "step": step, "elapsed": elapsed}
+        save_state(s.work / name, state)
+
+    def evaluate() -> None:
+        loss = held_out_loss(mean, held, held_indices, tokenizer, s.micro, dtype)
+        log(s.work / "log.jsonl", {"step": step, "minutes": elapsed / 60, "held_out_loss": loss})
+        draw_samples(EmbeddedPrior(mean, tokenizer, dtype=dtype), s.work / f"samples_{step:06d}.png")
+
+    decay = s.decay * (60 if s.steps is None else 1)
+    while used() < total:
+        factor = learning_rate_factor(step, used(), warmup=s.warmup, total=total, decay=decay)
+        if decay and factor < 1 and used() > total - decay and not (s.work / "constant.pt").exists():
+            save("constant.pt")
+        rng = np.random.default_rng([s.seed, step])
+        batch = draw_batch(data, _epoch(usable, s, step), tokenizer, rng, views=net.config.views, dropout=s.dropout)
+        loss = 0.0
+        for chunk in batch.chunks(s.micro):
+            part = loss_of(net, chunk, dtype) * (len(chunk.time) / s.batch)
+            part.backward()
+            loss += part.item()
+        norm = nn.utils.clip_grad_norm_(net.parameters(), 1.0).item()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = s.lr * factor
+            if math.isfinite(norm):
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        step += 1
+        average(mean, net, min(s.ema, step / (step + 9)))
+        losses.append(loss)
+        now = time.monotonic()
+        elapsed = begun + now - clock
+        if step % s.log_steps == 0:
+            pace = (now - logged) / (step - logged_step) / s.batch
+            log(
+                s.work / "log.jsonl",
+                {"step": step, "minutes": elapsed / 60, "loss": float(np.mean(losses)), "gradient": norm, "lr": s.lr * factor, "ms_per_set": 1e3 * pace},
+            )
+            logged, logged_step, losses = now, step, []
+        if now - saved > 60 * s.save_minutes:
+            save()
+            saved = now
+        if now - evaluated > 60 * s.evaluate_minutes:
+            evaluate()
+            evaluated = logged = time.monotonic()
+            logged_step, losses = step, []
+    save()
+    evaluate()
+    EmbeddedPrior(mean, tokenizer).save(s.out)
+    return s.out
+
+
+def _fresh(s: Training) -> tuple[MultiviewTransformer, Tokenizer]:
+    """A network and its tokenizer: new, or from exported weights."""
+    if s.init is not None:
+        prior = EmbeddedPrior.load(s.init)
+        return prior.net.train(), prior.tokenizer
+    tokenizer = Tokenizer(grammar.vocabulary())
+    torch.manual_seed(s.seed)
+    net = MultiviewTransformer(
+        words=len(tokenizer),
+        width=s.width,
+        depth=s.depth,
+        heads=s.heads,
+        elevation_min_deg=LOWEST_DEG,
+        elevation_max_deg=HIGHEST_DEG,
+    )
+    return net, tokenizer
+
+
+def _restore(state: dict, net: nn.Module, mean: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
+    net.load_state_dict(state["net"])
+    mean.load_state_dict(state["mean"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+
+
+def _epoch(count: int, s: Training, step: int) -> Int[np.ndarray, "b"]:
+    """The toys of a step: every toy once an epoch, in a new order each time."""
+    at = np.arange(step * s.batch, (step + 1) * s.batch)
+    orders = {epoch: np.random.default_rng([s.seed, 1 << 31, int(epoch)]).permutation(count) for epoch in np.unique(at // count)}
+    return np.array([orders[i // count][i % count] for i in at])
+
+
+@torch.no_grad()
+def held_out_loss(
+    net: nn.Module, data: ToyViews, indices: np.ndarray, tokenizer: Tokenizer, micro: int, dtype: torch.dtype = torch.float32
+) -> float:
+    """The loss on some toys, always with the same views, captions and noise."""
+    batch = draw_batch(data, indices, tokenizer, np.random.default_rng(7))
+    return sum(loss_of(net, chunk, dtype).item() * len(chunk.time) for chunk in batch.chunks(micro)) / len(indices)
+
+
+def draw_samples(prior: EmbeddedPrior, path: Path, rows: int = 4, columns: int = 4) -> None:
+    """Draw four views of each of some fixed held-out prompts, and write them as one picture with the prompts beside it."""
+    from PIL import Image
+
+    rng = np.random.default_rng(11)
+    prompts = [grammar.canonical(grammar.sample(rng, "validation")) for _ in range(rows * columns)]
+    cameras = Orbit(4, 20.0, 30.0).cameras()
+    generator = torch.Generator().manual_seed(0)
+    views = sample_views(prior, [Prompt(text) for text in prompts], cameras, rng=generator)
+    image = views.over(1.0).unflatten(0, (rows, columns)).permute(0, 3, 1, 2, 4, 5).flatten(3, 4).flatten(2, 3).flatten(0, 1)
+    Image.fromarray((image * 255).round().clamp(0, 255).to(torch.uint8).numpy()).save(path)
+    path.with_suffix(".txt").write_text("\n".join(prompts) + "\n")
+
+
+def main() -> None:
+    """Run the command line."""
+    import tyro
+
+    train(tyro.cli(Training, description=__doc__))
+
+
+if __name__ == "__main__":
+    main()

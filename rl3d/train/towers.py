@@ -1,0 +1,82 @@
+"""The architectures of the embedded dual encoders, and how a model becomes a folder in open_clip's format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from rl3d.files import write_whole
+
+Role = Literal["encoder", "judge"]
+
+PAD, UNKNOWN, END = "<pad>", "<unk>", "<end>"
+CONTEXT = 24
+"""Tokens of a text: its words and an end; what is longer is cut."""
+
+IMAGE = {
+    "encoder": {"image_size": 64, "patch_size": 16, "width": 192, "layers": 6, "head_width": 32},
+    "judge": {"image_size": 64, "layers": [1, 2, 2, 2], "width": 16, "head_width": 32},
+}
+TEXT = {
+    "encoder": {"width": 128, "heads": 4, "layers": 3},
+    "judge": {"width": 96, "heads": 3, "layers": 3},
+}
+EMBED = {"encoder": 128, "judge": 96}
+
+
+def config(role: Role, words: Sequence[str]) -> dict[str, Any]:
+    """An open_clip config: the encoder looks with a vision transformer, the judge with a residual network."""
+    text = {"context_length": CONTEXT, "vocab_size": len(words) + 3, "hf_tokenizer_name": ".", **TEXT[role]}
+    ends = {"pool_type": "eos", "pad_id": 0, "eos_id": 2}
+    model = {"embed_dim": EMBED[role], "custom_text": True, "vision_cfg": IMAGE[role], "text_cfg": {**text, **ends}}
+    look = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear", "resize_mode": "squash"}
+    return {"model_cfg": model, "preprocess_cfg": look}
+
+
+def write_blank(folder: Path, config: dict[str, Any], words: Sequence[str]) -> None:
+    """Write the config and the tokenizer of a model without weights.
+
+    The tokenizer knows ``words`` alone; it lowers case, drops punctuation, and takes every other word for one unknown word.
+    """
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    numbers = {word: i for i, word in enumerate((PAD, UNKNOWN, END, *words))}
+    tokenizer = Tokenizer(models.WordLevel(numbers, unk_token=UNKNOWN))
+    clean = [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace(Regex(r"[^\p{L}\p{N}]+"), " ")]
+    tokenizer.normalizer = normalizers.Sequence(clean)
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, numbers[END])])
+    specials = {"pad_token": PAD, "unk_token": UNKNOWN, "eos_token": END}
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": CONTEXT, **specials}
+    for name, text in (
+        ("open_clip_config.json", json.dumps(config, indent=2)),
+        ("tokenizer.json", tokenizer.to_str()),
+        ("tokenizer_config.json", json.dumps(about, indent=2)),
+    ):
+        write_whole(folder / name, text.encode())
+
+
+def blank(folder: Path, seed: int) -> nn.Module:
+    """Make the model that a folder's config describes, with random weights."""
+    import open_clip
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+
+
+def write_weights(folder: Path, model: nn.Module, card: str) -> None:
+    """Write the weights in half precision and the model card beside the config and the tokenizer."""
+    from safetensors.torch import save
+
+    def slim(x: torch.Tensor) -> torch.Tensor:
+        return (x.half() if x.is_floating_point() else x).contiguous()
+
+    state = {name: slim(x.detach()) for name, x in model.state_dict().items()}
+    write_whole(folder / "open_clip_model.safetensors", save(state, {"format": "pt"}))
+    write_whole(folder / "README.md", card.encode())
