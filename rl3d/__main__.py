@@ -195,9 +195,27 @@ def _print_summary(console, run: Run, summary: dict) -> None:
 
 def evaluate(words: list[str]) -> None:
     """Generate and score held-out prompts."""
-    from rl3d.evaluate.benchmark import command
 
-    command(words)
+    @dataclass(frozen=True)
+    class Evaluate:
+        """Generate held-out prompts, score them beside true renders, and print a table."""
+
+        prompts: str = "validation"
+        """"validation", "test" (sealed: for the record only), or a file of JSON lines like rl3d/toybox/prompts/validation.txt."""
+        recipe: str = "default"
+        out: Path | None = None
+        """Where the runs go; those done before are not done again. Default: runs/evaluate-PROMPTS-RECIPE."""
+        json: Path | None = None
+        """Also write the table and every asset's record here."""
+        limit: int | None = None
+        """Only the first so many prompts."""
+        seed: int = 0
+        device: str = "cpu"
+
+    asked = tyro.cli(Evaluate, args=words, prog="rl3d evaluate")
+    from rl3d.assess import assess
+
+    assess(asked.prompts, asked.recipe, asked.out, asked.json, asked.limit, asked.seed, asked.device)
 
 
 def recipes(words: list[str]) -> None:

@@ -15,6 +15,7 @@ from rl3d.math import Level
 from rl3d.types import Cameras, Prompt, Score, Splats, Views
 
 
+@runtime_checkable
 class Trace(Protocol):
     """What densification needs to know of a rendering, beside its pixels."""
 
@@ -22,6 +23,7 @@ class Trace(Protocol):
     radii: Tensor
 
 
+@runtime_checkable
 class Representation(Protocol):
     """The first actor: *one* scene that renders. An ``nn.Module``."""
 
@@ -63,6 +65,7 @@ class PriorInfo:
     negative_prompts: bool
 
 
+@runtime_checkable
 class Prior(Protocol):
     """The second actor: a diffusion model of (sets of) views. An ``nn.Module``."""
 
@@ -103,6 +106,7 @@ class RewardInfo:
     """Paper or page."""
 
 
+@runtime_checkable
 class Reward(Protocol):
     """A judge of views; higher is better. An ``nn.Module``."""
 
@@ -127,6 +131,7 @@ class Step:
     rng: torch.Generator
 
 
+@runtime_checkable
 class Signal(Protocol):
     """A live term. With state or weights it is an ``nn.Module``, and the checkpoint stores its ``state_dict``."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rl3d.cameras import RandomOrbit, Rig
-from rl3d.priors.multiview import Embedded
+from rl3d.priors.embedded import Embedded
 from rl3d.protocols import Term
 from rl3d.representations.gaussians import Gaussians
 from rl3d.rewards.clip import Clip

@@ -1,9 +1,10 @@
 """Shared by all tests."""
 
-import sys
-from pathlib import Path
-
+import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-torch.manual_seed(0)
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test starts from the same global random state."""
+    torch.manual_seed(0)

@@ -20,6 +20,7 @@ LAYERS = [
     {"recipe", "run"},
     {"optimize"},
     {"doctor", "generate"},
+    {"assess"},
     {"__main__", "configs", "viewer"},
 ]
 """From the ground up. Rooms in one layer do not import each other, but for the exceptions below."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import zlib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import zlib
 
 from rl3d.evaluate.metrics import azimuth_errors_deg, chamfer, rank, silhouette_iou
 from rl3d.export.mesh import to_mesh
@@ -125,15 +124,6 @@ def _surface_points(mesh, seed: int) -> torch.Tensor:
 
     points, _ = trimesh.sample.sample_surface(mesh, POINTS, seed=seed)
     return torch.from_numpy(np.asarray(points, np.float32))
-
-
-def evaluate(
-    questions: list[Question], assets: Iterator[tuple[Splats, dict[str, Any]]], examiner: Examiner
-) -> Iterator[dict[str, Any]]:
-    """Score assets against their questions, one record each, as they come."""
-    for question, (splats, summary) in zip(questions, assets, strict=True):
-        record = {"prompt": question.prompt, "seconds": summary["seconds"], "peak_memory_gb": summary["peak_memory_gb"]}
-        yield record | examiner.examine(question, splats)
 
 
 ROWS = (

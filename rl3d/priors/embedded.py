@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rl3d.hub import find_model
 from rl3d.math import Level
 from rl3d.priors.multiview import MultiviewTransformer
 from rl3d.priors.sampling import guide
@@ -32,6 +33,25 @@ class Condition:
     negative: Int[Tensor, "b t"]
     azimuth: Float[Tensor, "b v"]
     elevation: Float[Tensor, "b v"]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Which embedded prior: "prior" is the package's own; any other folder of the same form will do."""
+
+    folder: str = "prior"
+    allow_unknown: bool = False
+    """Read words that it does not know as one unknown word, rather than refuse them."""
+
+    def build(self, device: torch.device | str = "cpu") -> EmbeddedPrior:
+        """Load it, frozen."""
+        prior = EmbeddedPrior.load(find_model(self.folder), allow_unknown=self.allow_unknown)
+        return prior.requires_grad_(False).to(device)
+
+    def check(self, prompt: Prompt) -> None:
+        """Refuse a prompt that it cannot read (``ValueError``), without loading the network."""
+        tokenizer = Tokenizer.load(find_model(self.folder) / "tokenizer")
+        tokenizer([prompt.text, prompt.negative], allow_unknown=self.allow_unknown)
 
 
 class EmbeddedPrior(nn.Module):
@@ -68,7 +88,9 @@ class EmbeddedPrior(nn.Module):
         """Load a folder that :meth:`save` wrote; the package's own by default."""
         folder = Path(folder)
         if not (folder / "transformer").is_dir():
-            raise ValueError(f"no prior in {folder}: it lacks the folder transformer; train one with python -m rl3d.train.prior")
+            raise ValueError(
+                f"no prior in {folder}: it lacks the folder transformer; train one with python -m rl3d.train.prior"
+            )
         net = MultiviewTransformer.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
         return cls(net.eval(), Tokenizer.load(folder / "tokenizer"), allow_unknown=allow_unknown, dtype=dtype)
 

@@ -119,8 +119,9 @@ class MultiviewTransformer(ModelMixin, ConfigMixin):
 
     Blocks alternate: each view looks at itself, then all views and the text look at each other. Patches are large (8 x 8) and
     the network predicts clean pixels, which works where predicting noise does not (Li & He 2025, "Back to Basics: Let
-    Denoising Generative Models Denoise"). The camera is told by its azimuth and elevation only: distance and field of view are those of
-    the data, always. Any number of views works; ``views`` were trained. It is equivariant to permutations of views.
+    Denoising Generative Models Denoise"). The camera is told by its azimuth and elevation only: distance and field of view
+    are those of the data, always. Any number of views works; ``views`` were trained. Permuted views with their cameras give
+    permuted predictions.
     """
 
     @register_to_config

@@ -55,9 +55,7 @@ def step_ddim(
     return stepped if noise is None else stepped + fresh * noise
 
 
-def step_multistep(
-    noisy: Latents, clean: Latents, before: tuple[Latents, Level] | None, level: Level, to: Level
-) -> Latents:
+def step_multistep(noisy: Latents, clean: Latents, before: tuple[Latents, Level] | None, level: Level, to: Level) -> Latents:
     """Step to a lower level with the help of the previous prediction: Lu et al. 2022, "DPM-Solver++", algorithm 2 (2M).
 
     Second order; with no previous prediction, and for the step to no noise, it is DDIM.

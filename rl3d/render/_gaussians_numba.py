@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rl3d.render import _numba_blend, _numba_project
-from rl3d.render._gaussians_torch import Raster, Settings
+from rl3d.render._gaussians_torch import Raster, Settings, split
 
 log = logging.getLogger("rl3d.render")
 
@@ -54,7 +54,7 @@ def rasterize(
             means, quats, scales, opacities, sh, viewmats, Ks, settings
         )
         image = _Blend.apply(means2d, conics, alphas, features, depths, radii, settings)
-    return Raster(image[..., 1:], image[..., :1], means2d, radii)
+    return Raster(*split(image, settings), means2d, radii)
 
 
 def _features(settings: Settings) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from rl3d.math import SH_C0, rotation_from_quat
@@ -43,13 +43,22 @@ class Settings:
 class Raster(NamedTuple):
     """What every backend returns."""
 
-    image: Float[Tensor, "v h w c"]
-    """Blended features: colour (3), then depth (1) and normals (3) where the settings ask for them; not divided by alpha."""
+    rgb: Float[Tensor, "v h w 3"]
+    """Premultiplied."""
     alpha: Float[Tensor, "v h w 1"]
+    depth: Float[Tensor, "v h w 1"] | None
+    """Premultiplied, as the normals are."""
+    normals: Float[Tensor, "v h w 3"] | None
     means2d: Float[Tensor, "v n 2"]
     """Where each Gaussian's centre lies on the screen, in pixels; a step of the graph, so that its gradient can be kept."""
     radii: Int[Tensor, "v n"]
     """Half the larger side of its bounding box where it is visible, in pixels, rounded up; 0 where it is not seen."""
+
+
+def split(image: Float[Tensor, "v h w c"], settings: Settings) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Take apart an image of alpha, colour, and where the settings ask for them depth and normals."""
+    alpha, rgb, *rest = image.split([1, 3] + [1] * settings.depth + [3] * settings.normals, -1)
+    return rgb, alpha, rest[0] if settings.depth else None, rest[-1] if settings.normals else None
 
 
 class Projected(NamedTuple):
@@ -78,17 +87,22 @@ def rasterize(
 
     A Gaussian that is not finite, has no rotation, or lies outside the near and far planes is not seen and gets no gradient.
     """
-    sane = torch.cat([means, quats, scales, opacities[:, None], sh.flatten(1)], 1).isfinite().all(1) & (quats != 0).any(1)
-    means, scales, opacities = (_keep(sane, x, 0.0) for x in (means, scales, opacities))
-    quats, sh = _keep(sane, quats, 1.0), _keep(sane, sh, 0.0)
+    means, quats, scales, opacities, sh = without_insane(means, quats, scales, opacities, sh)
     projected = project(means, quats, scales, opacities, viewmats, Ks, settings)
     features = shade(means, quats, scales, sh, viewmats, projected.depths, settings)
-    image, alpha = zip(*(blend(Projected(*view), colors, settings) for *view, colors in zip(*projected, features)), strict=True)
-    return Raster(torch.stack(image), torch.stack(alpha), projected.means2d, projected.radii)
+    views = [Projected(*(x[i] for x in projected)) for i in range(len(viewmats))]
+    blended = [blend(view, colors, settings) for view, colors in zip(views, features, strict=True)]
+    return Raster(*split(torch.stack(blended), settings), projected.means2d, projected.radii)
 
 
-def _keep(mask: Bool[Tensor, "n"], x: Tensor, default: float) -> Tensor:
-    return torch.where(mask.view(-1, *[1] * (x.ndim - 1)), x, default)
+def without_insane(*gaussians: Tensor) -> tuple[Tensor, ...]:
+    """Means, quats, scales, opacities and sh; what is not finite or has no rotation turns transparent and gets no gradient."""
+    sane = torch.cat([x.flatten(1) if x.ndim > 1 else x[:, None] for x in gaussians], 1).isfinite().all(1)
+    sane = sane & (gaussians[1] != 0).any(1)
+    fallbacks = (0.0, 1.0, 0.0, 0.0, 0.0)
+    return tuple(
+        torch.where(sane.view(-1, *[1] * (x.ndim - 1)), x, fallback) for x, fallback in zip(gaussians, fallbacks, strict=True)
+    )
 
 
 def project(means, quats, scales, opacities, viewmats, Ks, settings: Settings) -> Projected:
@@ -161,10 +175,8 @@ def coverage(view: Projected, pixels: Float[Tensor, "p 2"]) -> Float[Tensor, "p 
     return (view.opacities * torch.exp(-0.5 * (xx * dx**2 + yy * dy**2) - xy * dx * dy)).clamp(max=MAX_ALPHA)
 
 
-def blend(
-    view: Projected, features: Float[Tensor, "n c"], settings: Settings, chunk: int = 1024
-) -> tuple[Float[Tensor, "h w c"], Float[Tensor, "h w 1"]]:
-    """Blend the Gaussians of one view front to back, ``chunk`` pixels at a time."""
+def blend(view: Projected, features: Float[Tensor, "n c"], settings: Settings, chunk: int = 1024) -> Float[Tensor, "h w d"]:
+    """Blend the Gaussians of one view front to back, ``chunk`` pixels at a time: alpha, then the features."""
     order = torch.argsort(view.depths, stable=True)
     order = order[view.radii[order] > 0]
     view, features = Projected(*(x[order] for x in view)), features[order]
@@ -175,9 +187,8 @@ def blend(
         through = torch.log1p(-alpha).cumsum(1).exp()
         before = torch.cat([torch.ones_like(through[:, :1]), through[:, :-1]], 1)
         weights = torch.where(through > MIN_TRANSMITTANCE, alpha * before, 0.0)
-        blended.append(torch.cat([weights @ features, weights.sum(1, keepdim=True)], 1))
-    image = torch.cat(blended).unflatten(0, (settings.height, settings.width))
-    return image[..., :-1], image[..., -1:]
+        blended.append(torch.cat([weights.sum(1, keepdim=True), weights @ features], 1))
+    return torch.cat(blended).unflatten(0, (settings.height, settings.width))
 
 
 def pixel_centers(settings: Settings) -> Float[Tensor, "p 2"]:

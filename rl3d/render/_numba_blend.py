@@ -12,6 +12,7 @@ instructions; features come in groups of four, alpha being the first feature, wh
 from __future__ import annotations
 
 import math
+from typing import no_type_check
 
 import numpy as np
 from llvmlite import ir
@@ -38,18 +39,21 @@ CHECK_EVERY = 8
 
 
 @intrinsic
+@no_type_check
 def _bits(typingctx, x):
     """The bits of a float32 as int32."""
     return types.int32(types.float32), lambda context, builder, sig, args: builder.bitcast(args[0], ir.IntType(32))
 
 
 @intrinsic
+@no_type_check
 def _from_bits(typingctx, i):
     """The float32 with the bits of an int32."""
     return types.float32(types.int32), lambda context, builder, sig, args: builder.bitcast(args[0], ir.FloatType())
 
 
 @njit(**STRICT)
+@no_type_check
 def _exp2(x):
     """2**x for float32 x in about [-126, 0], within 2e-7 relative."""
     x = x if x > F(-100) else F(-100)
@@ -65,6 +69,7 @@ def _exp2(x):
 
 
 @njit(**STRICT)
+@no_type_check
 def _sort(keys, order, keys2, order2, n):
     """Sort ``order`` by positive float32 ``keys`` given as their bits, stably: a radix sort of three passes of 11 bits."""
     count = np.empty(2048, np.int64)
@@ -86,6 +91,7 @@ def _sort(keys, order, keys2, order2, n):
 
 
 @njit(**STRICT)
+@no_type_check
 def _box(x, y, a, b, c, opacity, width, height):
     """The range of tiles [x0, x1) x [y0, y1) of an ellipse, and its squared reach, determinant and topmost x."""
     reach = 2.0 * math.log(opacity * 255.0)
@@ -102,6 +108,7 @@ def _box(x, y, a, b, c, opacity, width, height):
 
 
 @njit(**STRICT)
+@no_type_check
 def _rows(column, x, y, b, c, reach, det, extreme, height):
     """The pixel rows [y0, y1) that an ellipse reaches within a column of tiles."""
     if det == 0.0:
@@ -114,6 +121,7 @@ def _rows(column, x, y, b, c, reach, det, extreme, height):
 
 
 @njit(**STRICT)
+@no_type_check
 def _count(tiles, slots, means, conics, opacities, seen, width, height):
     """Count the pairs of one view by tile, and by Gaussian."""
     across = (width + TILE - 1) // TILE
@@ -131,6 +139,7 @@ def _count(tiles, slots, means, conics, opacities, seen, width, height):
 
 
 @njit(**STRICT)
+@no_type_check
 def _fill(pairs, cursor, slots, means, conics, opacities, depths, width, height):
     """List the pairs of one view, by tile and front to back."""
     across = (width + TILE - 1) // TILE
@@ -161,6 +170,7 @@ def _fill(pairs, cursor, slots, means, conics, opacities, depths, width, height)
 
 
 @njit(**STRICT)
+@no_type_check
 def _start(tiles, slots):
     """Turn counts into starts; the last one is the total."""
     starts = np.empty(tiles.size + 1, np.int64)
@@ -178,6 +188,7 @@ def _start(tiles, slots):
 
 
 @njit(**PARALLEL)
+@no_type_check
 def bin_pairs(means, conics, opacities, depths, seen, width, height):
     """List the pairs of all views.
 
@@ -198,6 +209,7 @@ def bin_pairs(means, conics, opacities, depths, seen, width, height):
 
 
 @njit(**FAST)
+@no_type_check
 def _weights(scratch, begin, n, x, y, a, b, c, opacity):
     """Let one Gaussian pass over ``n`` pixels: fill their weights and lower their transmittance.
 
@@ -217,6 +229,7 @@ def _weights(scratch, begin, n, x, y, a, b, c, opacity):
 
 
 @njit(**FAST)
+@no_type_check
 def _accumulate(image, scratch, begin, n, group, c0, c1, c2, c3):
     """Add four features to ``n`` pixels."""
     for j in range(n):
@@ -229,6 +242,7 @@ def _accumulate(image, scratch, begin, n, group, c0, c1, c2, c3):
 
 
 @njit(**FAST)
+@no_type_check
 def _opaque(scratch):
     """Whether every pixel of a tile is finished."""
     most = scratch[2, 0]
@@ -238,6 +252,7 @@ def _opaque(scratch):
 
 
 @njit(**STRICT)
+@no_type_check
 def _start_tile(scratch, left, top, width, height):
     """Fill pixel centres, and full transmittance inside the image."""
     for p in range(AREA):
@@ -247,6 +262,7 @@ def _start_tile(scratch, left, top, width, height):
 
 
 @njit(**STRICT)
+@no_type_check
 def _blend_tile(start, stop, left, top, pairs, means, conics, opacities, features, out):
     height, width, channels = out.shape
     groups = features.shape[1] // 4
@@ -269,6 +285,7 @@ def _blend_tile(start, stop, left, top, pairs, means, conics, opacities, feature
 
 
 @njit(**PARALLEL)
+@no_type_check
 def blend(starts, pairs, means, conics, opacities, features, out):
     """Blend features [v n 4g] into ``out`` [v h w c]; the first of them is alpha's."""
     v, height, width, _ = out.shape
@@ -280,6 +297,7 @@ def blend(starts, pairs, means, conics, opacities, features, out):
 
 
 @njit(**FAST)
+@no_type_check
 def _project_upstream(scratch, upstream, begin, n, group, c0, c1, c2, c3):
     """How much the loss grows with a Gaussian's weight at ``n`` pixels: its features times their gradients."""
     keep = F(1) if group > 0 else F(0)
@@ -291,6 +309,7 @@ def _project_upstream(scratch, upstream, begin, n, group, c0, c1, c2, c3):
 
 
 @njit(**FAST)
+@no_type_check
 def _pair_gradients(scratch, begin, n, x, y, a, b, c, opacity, grads):
     """Let one Gaussian pass over ``n`` pixels again, and sum the gradient of its exponent, times 1, dx, dy, dx^2, dx dy, dy^2.
 
@@ -327,6 +346,7 @@ def _pair_gradients(scratch, begin, n, x, y, a, b, c, opacity, grads):
 
 
 @njit(**FAST)
+@no_type_check
 def _feature_gradients(scratch, upstream, begin, n, group, grads):
     """Sum weight times upstream gradient over ``n`` pixels, for four features."""
     s0, s1, s2, s3 = F(0), F(0), F(0), F(0)
@@ -342,6 +362,7 @@ def _feature_gradients(scratch, upstream, begin, n, group, grads):
 
 
 @njit(**STRICT)
+@no_type_check
 def _unblend_tile(start, stop, left, top, pairs, means, conics, opacities, features, out, d_out, grads):
     height, width, channels = out.shape
     groups = features.shape[1] // 4
@@ -372,6 +393,7 @@ def _unblend_tile(start, stop, left, top, pairs, means, conics, opacities, featu
 
 
 @njit(**STRICT)
+@no_type_check
 def _gather(slots, grads, conic, opacity, d_mean, d_conic, d_feature, d_opacities, g):
     """Sum the gradients of one Gaussian over its pairs, and turn moments into the gradients of its ellipse."""
     s0, sx, sy, sxx, sxy, syy = F(0), F(0), F(0), F(0), F(0), F(0)
@@ -391,6 +413,7 @@ def _gather(slots, grads, conic, opacity, d_mean, d_conic, d_feature, d_opacitie
 
 
 @njit(**PARALLEL)
+@no_type_check
 def unblend(starts, pairs, slots, means, conics, opacities, features, out, d_out):
     """The backward of :func:`blend`: gradients of means, conics, opacities and features."""
     v, height, width, _ = out.shape

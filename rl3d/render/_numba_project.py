@@ -7,6 +7,7 @@ do not depend on the number of threads.
 from __future__ import annotations
 
 import math
+from typing import no_type_check
 
 import numpy as np
 from numba import njit, prange
@@ -18,6 +19,7 @@ MIN_ALPHA = F(1 / 255)
 
 
 @njit(**STRICT)
+@no_type_check
 def _rotation(quat, R):
     """Fill a rotation matrix from a quaternion of any length, and return the length."""
     length = math.sqrt(quat[0] * quat[0] + quat[1] * quat[1] + quat[2] * quat[2] + quat[3] * quat[3])
@@ -30,6 +32,7 @@ def _rotation(quat, R):
 
 
 @njit(**STRICT)
+@no_type_check
 def _rotation_gradient(quat, length, d, d_quat):
     """Fill the gradient of a quaternion from ``d``, that of its rotation matrix."""
     w, x, y, z = quat[0] / length, quat[1] / length, quat[2] / length, quat[3] / length
@@ -44,6 +47,7 @@ def _rotation_gradient(quat, length, d, d_quat):
 
 
 @njit(**STRICT)
+@no_type_check
 def _basis(k, x, y, z, Y):
     """Fill the first k real spherical harmonics of a unit direction."""
     Y[0] = F(0.28209479177387814)
@@ -63,6 +67,7 @@ def _basis(k, x, y, z, Y):
 
 
 @njit(**STRICT)
+@no_type_check
 def _basis_gradient(k, x, y, z, d):
     """The gradient of the direction from ``d`` [k], that of its harmonics."""
     gx, gy, gz = F(-0.4886025119029199) * d[3], F(-0.4886025119029199) * d[1], F(0.4886025119029199) * d[2]
@@ -85,8 +90,9 @@ def _basis_gradient(k, x, y, z, d):
 
 
 @njit(**STRICT)
+@no_type_check
 def _affine(t, W, fx, fy, cx, cy, width, height, U):
-    """Fill U = J W, the affine map from the world to the screen around camera-space ``t``; return J's slopes and if they clamp."""
+    """Fill U = J W, the affine map from world to screen around ``t`` in the camera; return whether its slopes lie inside."""
     right, left = (width - cx) / fx + F(0.15) * width / fx, -cx / fx - F(0.15) * width / fx
     bottom, top = (height - cy) / fy + F(0.15) * height / fy, -cy / fy - F(0.15) * height / fy
     x, y = t[0] / t[2], t[1] / t[2]
@@ -94,10 +100,11 @@ def _affine(t, W, fx, fy, cx, cy, width, height, U):
     for j in range(3):
         U[0, j] = fx / t[2] * (W[0, j] - sx * W[2, j])
         U[1, j] = fy / t[2] * (W[1, j] - sy * W[2, j])
-    return sx, sy, sx == x, sy == y
+    return sx == x, sy == y
 
 
 @njit(**STRICT)
+@no_type_check
 def _covariance(P, eps2d):
     """The 2D covariance P P^T + eps2d, its determinant (a sum of positive terms) and that without eps2d."""
     xx = P[0, 0] * P[0, 0] + P[0, 1] * P[0, 1] + P[0, 2] * P[0, 2]
@@ -111,11 +118,13 @@ def _covariance(P, eps2d):
 
 
 @njit(**STRICT)
+@no_type_check
 def _shortest(scale):
     return 0 if scale[0] <= scale[1] and scale[0] <= scale[2] else (1 if scale[1] <= scale[2] else 2)
 
 
 @njit(**STRICT)
+@no_type_check
 def _finite(g, means, quats, scales, opacities, sh):
     total = opacities[g]
     for j in range(3):
@@ -127,6 +136,7 @@ def _finite(g, means, quats, scales, opacities, sh):
 
 
 @njit(**STRICT)
+@no_type_check
 def _project_one(g, gaussians, cameras, lens, means2d, conics, alphas, features, depths, radii):
     means, quats, scales, opacities, sh = gaussians
     W, T, centers, K = cameras
@@ -189,6 +199,7 @@ def _project_one(g, gaussians, cameras, lens, means2d, conics, alphas, features,
 
 
 @njit(**PARALLEL)
+@no_type_check
 def project(gaussians, cameras, lens, means2d, conics, alphas, features, depths, radii):
     """Project and shade every Gaussian for every camera.
 
@@ -201,6 +212,7 @@ def project(gaussians, cameras, lens, means2d, conics, alphas, features, depths,
 
 
 @njit(**STRICT)
+@no_type_check
 def _unproject_one(g, gaussians, cameras, lens, conics, features, radii, upstream, grads):
     means, quats, scales, opacities, sh = gaussians
     W, T, centers, K = cameras
@@ -225,7 +237,7 @@ def _unproject_one(g, gaussians, cameras, lens, conics, features, radii, upstrea
             t[i] = W[c, i, 0] * means[g, 0] + W[c, i, 1] * means[g, 1] + W[c, i, 2] * means[g, 2] + T[c, i]
             dt[i] = F(0)
         fx, fy = K[c, 0, 0], K[c, 1, 1]
-        sx, sy, free_x, free_y = _affine(t, W[c], fx, fy, K[c, 0, 2], K[c, 1, 2], width, height, U)
+        free_x, free_y = _affine(t, W[c], fx, fy, K[c, 0, 2], K[c, 1, 2], width, height, U)
         for i in range(2):
             for j in range(3):
                 P[i, j] = U[i, 0] * M[0, j] + U[i, 1] * M[1, j] + U[i, 2] * M[2, j]
@@ -305,6 +317,7 @@ def _unproject_one(g, gaussians, cameras, lens, conics, features, radii, upstrea
 
 
 @njit(**PARALLEL)
+@no_type_check
 def unproject(gaussians, cameras, lens, conics, features, radii, upstream, grads):
     """The backward of :func:`project`: add to ``grads``, those of the Gaussians, in order.
 

@@ -13,6 +13,11 @@ from torch import Tensor
 from rl3d.render._gaussians_torch import Settings
 from rl3d.types import Cameras, Splats, Views
 
+_BACKENDS = {
+    "numba": "rl3d.render._gaussians_numba",
+    "torch": "rl3d.render._gaussians_torch",
+    "gsplat": "rl3d.render._gaussians_cuda",
+}
 Backend = Literal["auto", "numba", "torch", "gsplat"]
 
 
@@ -24,6 +29,8 @@ class Trace:
     """Centres on the screen, in pixels. ``retain_grad()`` before the backward pass keeps their gradient."""
     radii: Int[Tensor, "v n"]
     """Half the larger side of each Gaussian's bounding box in pixels, rounded up; 0 where it is not seen."""
+    size: tuple[int, int]
+    """Width and height of the image."""
 
 
 def render_splats(
@@ -39,8 +46,8 @@ def render_splats(
     """Render one scene as ``[1 v]`` cameras see it, differentiably in every field of the splats.
 
     Colour, depth and normals are blended in one pass. Colour comes premultiplied, on no background. Depth is the blended depth
-    divided by alpha. The normal of a Gaussian is its shortest axis, turned to the camera; normals are blended and then scaled to
-    unit length. Both are None where they are not asked for, and cost nothing then.
+    divided by alpha. The normal of a Gaussian is its shortest axis, turned to the camera; normals are blended, then scaled
+    to unit length. Both are None where they are not asked for, and cost nothing then.
 
     ``eps2d`` is the variance in pixels squared that widens every Gaussian on the screen; ``antialiased`` lowers its opacity in
     exchange. ``backend="auto"`` takes gsplat on CUDA, numba for float32 on the CPU, and otherwise torch (any device and dtype,
@@ -60,11 +67,9 @@ def render_splats(
         backend = (
             "gsplat" if splats.means.is_cuda and fast else "numba" if splats.means.device.type == "cpu" and fast else "torch"
         )
-    module = importlib.import_module(
-        {"numba": "._gaussians_numba", "gsplat": "._gaussians_cuda"}.get(backend, "._gaussians_torch"), __package__
-    )
+    module = importlib.import_module(_BACKENDS[backend])
     settings = Settings(cameras.width, cameras.height, eps2d, antialiased, depth=depth, normals=normals)
-    image, alpha, means2d, radii = module.rasterize(
+    raster = module.rasterize(
         splats.means,
         splats.quats,
         splats.log_scales.exp(),
@@ -74,14 +79,8 @@ def render_splats(
         cameras.intrinsics[0].to(splats.means),
         settings,
     )
-    rgb, rest = image[..., :3], image[..., 3:]
-    blended_normals = rest[..., -3:] if normals else None
-    views = Views(
-        rgb=rgb[None],
-        alpha=alpha[None],
-        # Alpha is 0 or at least 1/255 (MIN_ALPHA), so that the floors below are met by empty pixels alone.
-        depth=(rest[..., :1] / alpha.clamp(min=1e-3))[None] if depth else None,
-        normals=None if blended_normals is None else torch.nn.functional.normalize(blended_normals, dim=-1, eps=1e-4)[None],
-        cameras=cameras,
-    )
-    return views, Trace(means2d, radii)
+    # Alpha is 0 or at least 1/255 (MIN_ALPHA), so that the floors below are met by empty pixels alone.
+    far = None if raster.depth is None else raster.depth / raster.alpha.clamp(min=1e-3)
+    facing = None if raster.normals is None else torch.nn.functional.normalize(raster.normals, dim=-1, eps=1e-3)
+    rgb, alpha, far, facing = (None if x is None else x[None] for x in (raster.rgb, raster.alpha, far, facing))
+    return Views(rgb, alpha, far, facing, cameras), Trace(raster.means2d, raster.radii, (cameras.width, cameras.height))

@@ -17,7 +17,7 @@ from rl3d.protocols import RewardInfo
 from rl3d.types import Prompt, Score, Views
 
 Background = float | Tensor | torch.Generator
-"""What views are laid over: a grey level, colours that broadcast to ``[b v h w 3]``, or a generator of one random colour a view."""
+"""What views are laid over: a grey level, colours that broadcast to ``[b v h w 3]``, or a generator of random ones."""
 
 GRAY = 0.8
 """The background of scores where none is given."""
@@ -27,9 +27,9 @@ GRAY = 0.8
 class Clip:
     """Which dual encoder.
 
-    ``Clip()`` is the embedded reward; ``Clip("judge")`` is the embedded judge, which is only ever reported;
-    ``Clip("path/to/folder")`` is a folder in open_clip's format; ``Clip("ViT-B-32", "openai")`` and ``Clip("hf-hub:owner/name")``
-    are whatever open_clip knows, downloaded once.
+    ``Clip()`` is the embedded reward; ``Clip("judge")`` is the embedded judge, which is only ever reported.
+    ``Clip("path/to/folder")`` is a folder in open_clip's format. ``Clip("ViT-B-32", "openai")`` or
+    ``Clip("hf-hub:owner/name")`` is whatever open_clip knows, downloaded once.
     """
 
     model: str = "encoder"
@@ -75,7 +75,7 @@ def _folder(name: str) -> Path:
     except ValueError as error:
         if name in MODELS:
             raise
-        raise ValueError(f"{error}; a model of open_clip needs `pretrained` as well, as in Clip('ViT-B-32', 'openai')") from error
+        raise ValueError(f"{error}; open_clip's own models need `pretrained` too: Clip('ViT-B-32', 'openai')") from error
 
 
 class ClipReward(nn.Module):
@@ -102,7 +102,7 @@ class ClipReward(nn.Module):
         return super().train(mode)
 
     def score(self, views: Views, prompts: list[Prompt], background: Background = GRAY) -> Score:
-        """Judge ``b`` samples: ``per_view`` are cosines, ``value`` is their mean over views. What is not finite is not valid."""
+        """Judge ``b`` samples: ``per_view`` are cosines, ``value`` is their mean over views. Not valid where not finite."""
         if len(prompts) != len(views.rgb):
             raise ValueError(f"{len(prompts)} prompts for {len(views.rgb)} samples: give one prompt to each sample")
         texts = self.embed_text([prompt.text for prompt in prompts])

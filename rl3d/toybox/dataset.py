@@ -52,9 +52,13 @@ class ToyViews:
         """Open the folder of a data set without reading its pixels."""
         folder = Path(folder)
         lines = [json.loads(line) for line in (folder / "toys.jsonl").read_text().splitlines()]
-        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("rgba", "azimuth_deg", "elevation_deg")]
-        captions, specs = [line["caption"] for line in lines], [spec_from_dict(line["spec"]) for line in lines]
-        return cls(*arrays, tuple(captions), tuple(specs))
+        return cls(
+            np.load(folder / "rgba.npy", mmap_mode="r"),
+            np.load(folder / "azimuth_deg.npy", mmap_mode="r"),
+            np.load(folder / "elevation_deg.npy", mmap_mode="r"),
+            tuple(line["caption"] for line in lines),
+            tuple(spec_from_dict(line["spec"]) for line in lines),
+        )
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def make(order: Order, workers: int = 2, chunk: int = 64) -> Iterator[int]:
 
 
 def _limit_threads(threads: int) -> None:
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(threads, numba.get_num_threads()))
     torch.set_num_threads(threads)
 
 

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from rl3d.toybox import kinds
 from rl3d.toybox.things import Item, Kind, Rng, Spec
@@ -27,7 +27,7 @@ ALIKE = (("golden", "yellow"), ("golden", "orange"), ("golden", "brown"), ("silv
          ("turquoise", "green"), ("turquoise", "blue"))  # fmt: skip
 """Paints that a person might call by each other's name."""
 
-Split = Literal["train", "validation", "test"]
+SPLITS = ("train", "validation", "test")
 _T = TypeVar("_T")
 
 # The first of several ways to say something is the plain one.
@@ -59,8 +59,10 @@ _COUNTED = ("{number} {paint} {noun}", "{number} {noun} that are {paint}", "a gr
 _BE = ("is", "are")
 
 
-def sample(rng: Rng, split: Split | None = "train") -> Spec:
+def sample(rng: Rng, split: str | None = "train") -> Spec:
     """Draw a random spec of this split, or of any for None."""
+    if split not in (*SPLITS, None):
+        raise ValueError(f"the toybox has no split {split!r}; it has {', '.join(SPLITS)}")
     while True:
         spec = _draw(rng)
         if split is None or split == split_of(spec):
@@ -111,7 +113,7 @@ def alike(one: str, other: str) -> bool:
     return (one, other) in ALIKE or (other, one) in ALIKE
 
 
-def split_of(spec: Spec) -> Split:
+def split_of(spec: Spec) -> str:
     """Which split a spec belongs to, by its rarest combination of attributes.
 
     About 6 % of all combinations are held out for validation and 6 % for testing: of paint and kind; of form or count, paint

@@ -59,8 +59,8 @@ def next_to(first: trimesh.Trimesh, second: trimesh.Trimesh, rng: Rng) -> tuple[
 def on(first: trimesh.Trimesh, second: trimesh.Trimesh, rng: Rng) -> tuple[Place, Place]:
     """Rest the first thing on the upper side of the second, where that carries it best, near the middle."""
     above, below = np.ptp(first.bounds, 0), np.ptp(second.bounds, 0)
-    scale = rng.uniform(0.45, 0.85) * below[:2].mean() / above[:2].max()
-    scale = min(scale, rng.uniform(0.9, 1.2) * below.max() / above[2])
+    scale = rng.uniform(0.5, 0.85) * below[:2].mean() / np.sqrt(above[0] * above[1])
+    scale = min(scale, rng.uniform(0.9, 1.2) * below.max() / above.max())
     points = first.vertices * scale - _foot(first.bounds * scale)
     return Place(scale, _rest(points, first.faces, second, rng) - _foot(first.bounds * scale)), Place(1.0, np.zeros(3))
 

@@ -9,13 +9,12 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
 from rl3d.toybox import kinds
-from rl3d.toybox.grammar import COLOURS, PAINTS, RELATIONS, Split, alike, canonical, caption, sample
+from rl3d.toybox.grammar import COLOURS, PAINTS, RELATIONS, alike, canonical, caption, sample
 from rl3d.toybox.things import Item, Rng, Spec
 
 OPPOSITES = {"tall": "short", "short": "tall", "wide": "narrow", "narrow": "wide", "big": "small", "small": "big"}
@@ -73,7 +72,7 @@ def contradicts(truth: Spec, claim: Spec) -> bool:
     if truth.relation is None:
         (item,) = truth.items
         single = replace(item, count=1)
-        return item.count != len(claim.items) or any(_contradicts(single, other) for other in claim.items)
+        return item.count == 1 or any(_contradicts(single, other) for other in claim.items)
     if claim.relation != truth.relation:
         return True
     return all(any(map(_contradicts, items, claim.items)) for items in _orders(truth))
@@ -186,29 +185,17 @@ def pool(spec: Spec, rng: Rng, size: int = 100, near: int = 20) -> list[Spec]:
     return list(chosen.values())
 
 
-def prompts(split: Split) -> list[tuple[str, Spec]]:
-    """Read the fixed prompts of the "validation" or the "test" split, with what they mean."""
-    text = files("rl3d.toybox").joinpath("prompts", f"{split}.txt").read_text()
-    entries = [json.loads(line) for line in text.splitlines()]
-    return [(entry["prompt"], spec_from_dict(entry["spec"])) for entry in entries]
-
-
-def spec_from_dict(fields: dict) -> Spec:
-    """Undo ``dataclasses.asdict`` of a spec, also after a trip through JSON."""
-    items = [{**item, "accent": item["accent"] and tuple(item["accent"])} for item in fields["items"]]
-    return Spec(tuple(Item(**item) for item in items), fields["relation"])
-
-
-def choose_prompts(split: Split, size: int, rng: Rng) -> list[tuple[str, Spec]]:
+def choose_prompts(split: str, size: int, rng: Rng) -> list[tuple[str, Spec]]:
     """Draw prompts of a split: a sixth of them relations, a sixth with a second colour, and every kind at most twice."""
     room = {"relation": size // 6, "accent": size // 6, "other": size - 2 * (size // 6)}
     chosen, used = {}, Counter()
     while any(room.values()):
         spec = sample(rng, split)
+        fresh = Counter(item.kind for item in spec.items)
         sort = "relation" if spec.relation else "accent" if spec.items[0].accent else "other"
-        if room[sort] and canonical(spec) not in chosen and all(used[item.kind] < 2 for item in spec.items):
+        if room[sort] and canonical(spec) not in chosen and all(used[kind] + n <= 2 for kind, n in fresh.items()):
             chosen[canonical(spec)] = spec
-            used.update(item.kind for item in spec.items)
+            used += fresh
             room[sort] -= 1
     return [(caption(spec, rng), spec) for spec in chosen.values()]
 

@@ -51,8 +51,8 @@ def render(toy: Toy, cameras: Cameras, *, light: Light | None = None, samples: i
     depth, normals = (mesh.box_filter(x, samples) for x in mesh.depth_and_normals(fragments, surface, cameras))
     depth /= np.maximum(rgba[..., 3:], 1e-6)
     normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
-    colour, alpha = np.ascontiguousarray(rgba[..., :3]), np.ascontiguousarray(rgba[..., 3:])
-    return Views(*(mesh.tensor(x) for x in (colour, alpha, depth, normals)), cameras)
+    rgba = mesh.tensor(rgba)
+    return Views(rgba[..., :3], rgba[..., 3:], mesh.tensor(depth), mesh.tensor(normals), cameras)
 
 
 def part_masks(toy: Toy, cameras: Cameras, *, samples: int = 3) -> Float[Tensor, "b v h w p"]:

@@ -57,9 +57,9 @@ def shade(
 
 _WOOD, _METAL, _STONE = int(Material.WOOD), int(Material.METAL), int(Material.STONE)
 _f = np.float32
-_KEY = (_f(0.78), _f(0.74), _f(0.67))
-_SKY = (_f(0.47), _f(0.50), _f(0.55))
-_FLOOR = (_f(0.27), _f(0.25), _f(0.24))
+_KEY = (_f(0.84), _f(0.79), _f(0.71))
+_SKY = (_f(0.41), _f(0.43), _f(0.47))
+_FLOOR = (_f(0.25), _f(0.23), _f(0.22))
 _WRAP = _f(0.25)
 
 
@@ -151,7 +151,7 @@ def _shade(face, barycentrics, vertices, faces, normals, labels, colour, second,
                         s = nz + _f(0.25) * nx + _f(0.2) * ny + _f(0.35) * (p[2] + _f(0.5) * p[1] + _f(0.3) * p[0])
                         window = _smoothstep(_f(0.05), _f(0.45), s) * (_f(1) - _smoothstep(_f(0.7), _f(1.1), s))
                         horizon = _smoothstep(_f(-0.45), _f(-0.1), s) * (_f(1) - _smoothstep(_f(-0.1), _f(0.2), s))
-                        level = _f(0.72) + _f(0.55) * window - _f(0.38) * horizon
+                        level = _f(0.62) + _f(0.58) * window - _f(0.42) * horizon
                         r, g, bl = r * level, g * level, bl * level
                         gloss = _f(0.45) * sheen * sheen * strength + _f(0.12) * window
                     r += mix * (second[part, 0] - r)

@@ -34,9 +34,9 @@ def contact_sheet(images: UInt8[ndarray, "b v h w 3"], captions: Sequence[str], 
     """Lay images out in rows of ``columns`` captioned cells; a cell shows the views of one toy side by side."""
     b, v, h, w, _ = images.shape
     columns = min(columns, b)
-    font = ImageFont.load_default(size=max(10, h // 18))
-    line = round(font.size * 1.3)
-    wrapped = [textwrap.wrap(text, max(8, int(1.9 * v * w / font.size))) for text in captions]
+    text_size = max(10, h // 18)
+    font, line = ImageFont.load_default(text_size), round(text_size * 1.3)
+    wrapped = [textwrap.wrap(text, max(8, int(1.9 * v * w / text_size))) for text in captions]
     cell_height = h + line * max(map(len, wrapped)) + line // 2
     sheet = Image.new("RGB", (columns * v * w, -(-b // columns) * cell_height), "white")
     draw = ImageDraw.Draw(sheet)

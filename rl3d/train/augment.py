@@ -40,7 +40,7 @@ def coverage(x: Float[Tensor, "n 4 h w"], rng: Rng, *, steepness: tuple[float, f
     """Harden or soften edges, and let the background shine through a little (up to ``veil``)."""
     alpha = x[:, 3:]
     changed = ((alpha - 0.5) * between(*steepness, len(x), rng) + 0.5).clamp(0, 1) * (alpha > 0.02)
-    return x * (changed * (1 - between(0, veil, len(x), rng)) / alpha.clamp(min=0.02))
+    return x * (changed * (1 - between(0.0, veil, len(x), rng)) / alpha.clamp(min=0.02))
 
 
 def blobs(x: Float[Tensor, "n 4 h w"], rng: Rng, *, count: int, opacity: float, share: float = 0.5) -> Float[Tensor, "n 4 h w"]:
@@ -57,7 +57,7 @@ def blobs(x: Float[Tensor, "n 4 h w"], rng: Rng, *, count: int, opacity: float, 
         colour = colour / colour[:, 3:].clamp(min=0.02) * (colour[:, 3:] > 0.3)
         dx, dy = (between(-0.8, 0.8, n, rng)[:, 0] for _ in range(2))
         a, b = (between(0.02, 0.12, n, rng)[:, 0] for _ in range(2))
-        veil = torch.exp(-0.5 * (((columns - dx) / a) ** 2 + ((rows - dy) / b) ** 2))[:, None] * between(0, opacity, n, rng)
+        veil = torch.exp(-0.5 * (((columns - dx) / a) ** 2 + ((rows - dy) / b) ** 2))[:, None] * between(0.0, opacity, n, rng)
         y = y * (1 - veil * (colour[:, 3:] > 0)) + veil * colour
     return x.index_copy(0, some, y)
 
@@ -65,7 +65,9 @@ def blobs(x: Float[Tensor, "n 4 h w"], rng: Rng, *, count: int, opacity: float, 
 def occlude(x: Float[Tensor, "n c h w"], rng: Rng, *, size: float) -> Float[Tensor, "n c h w"]:
     """Erase a small box anywhere."""
     rows, columns = torch.linspace(0, 1, x.shape[2])[:, None], torch.linspace(0, 1, x.shape[3])
-    (left, top), (width, height) = ((between(low, high, len(x), rng) for _ in range(2)) for low, high in ((0, 1), (0, size)))
+    (left, top), (width, height) = (
+        (between(low, high, len(x), rng) for _ in range(2)) for low, high in ((0.0, 1.0), (0.0, size))
+    )
     return x * ~((columns > left) & (columns < left + width) & (rows > top) & (rows < top + height))
 
 
@@ -98,7 +100,7 @@ def blur(x: Float[Tensor, "n c h w"], rng: Rng, *, most: float) -> Float[Tensor,
     taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
     flat = F.pad(x.flatten(0, 1)[:, None], (2, 2, 2, 2), mode="replicate")
     soft = F.conv2d(F.conv2d(flat, taps[None, None, None]), taps[None, None, :, None])[:, 0].unflatten(0, x.shape[:2])
-    return torch.lerp(x, soft, between(0, most, len(x), rng))
+    return torch.lerp(x, soft, between(0.0, most, len(x), rng))
 
 
 def coarsen(x: Float[Tensor, "n c h w"], rng: Rng, *, size: int, share: float) -> Float[Tensor, "n c h w"]:
@@ -110,7 +112,7 @@ def coarsen(x: Float[Tensor, "n c h w"], rng: Rng, *, size: int, share: float) -
 
 def grain(x: Float[Tensor, "n c h w"], rng: Rng, *, most: float) -> Float[Tensor, "n c h w"]:
     """Add noise of a standard deviation up to ``most``."""
-    return (x + between(0, most, len(x), rng) * torch.randn(x.shape, generator=rng)).clamp(0, 1)
+    return (x + between(0.0, most, len(x), rng) * torch.randn(x.shape, generator=rng)).clamp(0, 1)
 
 
 AUGMENT: dict[str, tuple[Change, ...]] = {

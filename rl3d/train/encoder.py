@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,9 @@ from rl3d.cameras import look_at_origin
 from rl3d.files import write_whole
 from rl3d.protocols import RewardInfo
 from rl3d.rewards.clip import Clip, ClipReward
-from rl3d.toybox import dataset, grammar, kinds
+from rl3d.toybox import dataset, grammar
 from rl3d.toybox.dataset import ToyViews
-from rl3d.toybox.pools import near_misses, pool
+from rl3d.toybox.pools import contradicts, near_misses, pool
 from rl3d.toybox.things import Spec
 from rl3d.train import augment, towers
 from rl3d.train.towers import Role
@@ -83,55 +82,31 @@ class Training:
 # ---- what is true of what
 
 
-def attributes(specs: Sequence[Spec]) -> Int[Tensor, "n f"]:
-    """Specs as numbers: the relation, and the kind, count, paint, form, accented part and its paint of two items. 0 is unsaid."""
-    code = _codes()
-    rows = []
-    for spec in specs:
-        row = [code[spec.relation] if spec.relation else 0]
-        for item in spec.items:
-            row += [code[item.kind], item.count, *(code[word] if word else 0 for word in (item.paint, item.form))]
-            row += [code[word] for word in item.accent] if item.accent else [0, 0]
-        rows.append(row + [0] * (13 - len(row)))
-    return torch.tensor(rows)
+def compare(toys: Sequence[Spec], claims: Sequence[Spec]) -> tuple[Bool[Tensor, "n m"], Bool[Tensor, "n m"]]:
+    """Which claims say exactly what is said of a toy, and which are certainly false of it.
 
-
-@cache
-def _codes() -> dict[str, int]:
-    """A number for each word that a spec can hold; 0 is kept for what is unsaid."""
-    words = {*kinds.KINDS, *grammar.PAINTS, *grammar.SIZES, *grammar.RELATIONS}
-    for kind in kinds.KINDS.values():
-        words |= {*kind.forms, *kind.accents}
-    return {word: i + 1 for i, word in enumerate(sorted(words))}
-
-
-def compare(toys: Int[Tensor, "n f"], claims: Int[Tensor, "m f"]) -> tuple[Bool[Tensor, "n m"], Bool[Tensor, "n m"]]:
-    """Which claims say all that is said of a toy, no more and no less; and which may be true of it although they do not.
-
-    The second are neither right nor wrong: a claim may leave something out, or name a paint that the toy may wear unnamed.
+    The others are neither right nor wrong: they leave something out, or name what the toy may have unnamed.
     """
-    mirrored = claims[:, [0, *range(7, 13), *range(1, 7)]]
-    beside = (claims[:, 0] == _codes()["next to"])[None]
-    firm, loose = torch.tensor([0, 1, 2, 7, 8]), torch.tensor([3, 4, 5, 6, 9, 10, 11, 12])
-    same = may = torch.zeros(len(toys), len(claims), dtype=torch.bool)
-    for said, allowed in ((claims, torch.tensor(True)), (mirrored, beside)):
-        a, b = toys[:, None], said[None]
-        fits = (a[..., firm] == b[..., firm]).all(-1) & allowed
-        same = same | (fits & (a[..., loose] == b[..., loose]).all(-1))
-        unnamed = (a[..., loose] == 0) & (loose != 4) & (loose != 10)
-        may = may | (fits & ((a[..., loose] == b[..., loose]) | (b[..., loose] == 0) | unnamed).all(-1))
-    return same, may & ~same
+
+    def wording(spec: Spec) -> str:  # two things next to each other have no order
+        first, *others = spec.items
+        unordered = spec.relation == "next to"
+        return grammar.canonical(Spec((*sorted([first, *others], key=repr),), "next to") if unordered else spec)
+
+    said, claimed = (np.array([wording(spec) for spec in specs]) for specs in (toys, claims))
+    wrong = [[contradicts(toy, claim) for claim in claims] for toy in toys]
+    return torch.from_numpy(said[:, None] == claimed), torch.tensor(wrong)
 
 
-def contrast(logits: Float[Tensor, "n m"], right: Bool[Tensor, "n m"], unsure: Bool[Tensor, "n m"]) -> Float[Tensor, ""]:
+def contrast(logits: Float[Tensor, "n m"], right: Bool[Tensor, "n m"], wrong: Bool[Tensor, "n m"]) -> Float[Tensor, ""]:
     """The mean over all right pairs of -log(e^right / (e^right + sum e^wrong)): right answers do not compete with each other.
 
-    Multi-positive InfoNCE (after Khosla et al. 2020, "Supervised Contrastive Learning"); what is unsure is left out. Rows weigh
-    alike, and those without a right answer nothing.
+    Multi-positive InfoNCE (after Khosla et al. 2020, "Supervised Contrastive Learning"); what is neither right nor wrong is
+    left out. Rows weigh alike, and those without a right answer nothing.
     """
-    wrong = logits.masked_fill(right | unsure, -torch.inf).logsumexp(1, keepdim=True)
+    against = logits.masked_fill(~wrong, -torch.inf).logsumexp(1, keepdim=True)
     # A row that has no wrong answer has no loss: softplus(-inf) is 0, but its gradient would not be finite.
-    loss = F.softplus(wrong.clamp(min=-1e4) - logits) * right
+    loss = F.softplus(against.clamp(min=-1e4) - logits) * right
     count = right.sum(1)
     return (loss.sum(1) / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
 
@@ -192,10 +167,9 @@ def loss_of(reward: ClipReward, batch: Batch, role: Role, rng: torch.Generator) 
     images = model.encode_image(reward.prepare(pixels), normalize=True)
     texts = embed_tokens(model, reward.tokenizer(list(batch.texts)))
     logits = model.logit_scale.clamp(max=math.log(100)).exp() * images @ texts.T
-    right, unsure = compare(attributes(batch.toys), attributes(batch.claims))
-    right, unsure = (x.repeat_interleave(len(images) // len(batch.toys), 0) for x in (right, unsure))
-    own = len(batch.toys)
-    return 0.5 * (contrast(logits, right, unsure) + contrast(logits[:, :own].T, right[:, :own].T, unsure[:, :own].T))
+    views, own = len(images) // len(batch.toys), len(batch.toys)
+    right, wrong = (x.repeat_interleave(views, 0) for x in compare(batch.toys, batch.claims))
+    return 0.5 * (contrast(logits, right, wrong) + contrast(logits[:, :own].T, right[:, :own].T, wrong[:, :own].T))
 
 
 # ---- validation
@@ -216,7 +190,7 @@ def validate(reward: ClipReward, held: ToyViews, count: int, role: Role) -> dict
     """How often the right caption is first in the hard pool of each held-out toy, by four views and by one; and the former when
     the pictures are augmented as in training.
     """
-    rgba = torch.from_numpy(held.rgba[:count]).float() / 255
+    rgba = torch.from_numpy(np.array(held.rgba[:count])).float() / 255
     cameras = look_at_origin(torch.zeros(1, 4), torch.zeros(1, 4))
     clean = reward.embed_views(Views(rgba[..., :3], rgba[..., 3:], None, None, cameras))
     rng = torch.Generator().manual_seed(HELD_SEED)
@@ -263,7 +237,7 @@ def train(training: Training, data: ToyViews) -> Iterator[dict[str, Any]]:
         optimizer.step()
         step, seconds = step + 1, time.monotonic() - started
         record = {"step": step, "seconds": round(seconds, 1), "loss": round(float(loss.detach()), 5)}
-        if time.monotonic() - saved > training.save_seconds:
+        if due(saved, training):
             reward.eval()
             record |= validate(reward, held_out(work, training.held), min(100, training.held), training.role)
             reward.train()
@@ -273,6 +247,11 @@ def train(training: Training, data: ToyViews) -> Iterator[dict[str, Any]]:
         _append(log, record)
         yield record
     _save(work, model, optimizer, step, seconds)
+
+
+def due(saved: float, training: Training) -> bool:
+    """Whether it is time for a checkpoint."""
+    return time.monotonic() - saved > training.save_seconds
 
 
 def wrap(model: nn.Module, folder: Path) -> ClipReward:
@@ -316,7 +295,7 @@ def _load(work: Path, model: nn.Module, optimizer: torch.optim.Optimizer, traini
     try:
         model.load_state_dict({name[6:]: x for name, x in tensors.items() if name.startswith("model.")})
     except RuntimeError as error:
-        raise ValueError(f"{place} belongs to another architecture or vocabulary: delete {work} or choose another --work") from error
+        raise ValueError(f"{place} is of another architecture or vocabulary: delete {work} or choose another --work") from error
     state: dict[int, dict[str, Tensor]] = {}
     for name, x in tensors.items():
         if name.startswith("optimizer."):
@@ -339,7 +318,7 @@ def _append(log: Path, record: dict[str, Any]) -> None:
 
 def card(training: Training, toys: int, size: int, step: int, seconds: float, found: dict[str, float]) -> str:
     """The model card."""
-    tower = {"encoder": "a vision transformer", "judge": "a convolutional residual network"}[training.role]
+    tower = {"encoder": "CLIP's modified ResNet", "judge": "a plain ResNet"}[training.role]
     use = {
         "encoder": "the reward: may be optimised, and used to choose between samples",
         "judge": "a second opinion: it is only reported, and never a training signal nor used to tune anything",
@@ -354,13 +333,15 @@ A small dual encoder ({tower} and a text transformer, {size / 1e6:.2f} M paramet
 toys. It is {use}.
 
 - Data: {toys} toys of the split "train", rendered at 64 x 64; new captions and near misses at every step.
-- Training: {step} steps of {training.toys} toys x {training.views} views in {seconds / 60:.0f} minutes on two CPU cores, seed {training.seed}, by
-  `python -m rl3d.train.encoder --role {training.role}`.
-- Quality, on {training.held} held-out toys (combinations never trained on), each with a pool of 100 captions of which 20 are near misses:
-  right caption first in {found["r1"]:.1%} from four views ({found["r1_relations"]:.1%} of those with a relation, {found["r1_augmented"]:.1%} of augmented pictures),
-  {found["r1_single"]:.1%} from one view.
-- Limits: it knows the toybox's words and kinds and nothing else; unknown words count as one that means nothing. It was trained on the
-  toybox's own renders, so scores of photographs mean nothing. Cosines of different prompts are not comparable.
+- Training: {step} steps of {training.toys} toys x {training.views} views in {seconds / 60:.0f} minutes on CPU, by
+  `python -m rl3d.train.encoder --role {training.role} --seed {training.seed}`.
+- Quality, on {training.held} held-out toys (combinations never trained on), each with a pool of 100 captions of which 20 are
+  near misses; the right caption is first
+  - from four views in {found["r1"]:.1%}; in {found["r1_relations"]:.1%} of toys with a relation;
+  - from four augmented views in {found["r1_augmented"]:.1%};
+  - from one view in {found["r1_single"]:.1%}.
+- Limits: it knows the toybox's words and kinds and nothing else; unknown words count as one that means nothing. Photographs
+  are not its world. Cosines of different prompts are not comparable.
 """
 
 

@@ -105,7 +105,9 @@ def draw_batch(
     rgba = torch.from_numpy(data.rgba[pick].astype(np.float32) / 255).movedim(-1, 2)
     captions = ["" if rng.random() < dropout else grammar.caption(data.specs[i], rng) for i in indices]
     quantile = torch.from_numpy((rng.permutation(b) + rng.random(b)) / b).clamp(1e-4, 1 - 1e-4).float()
-    azimuth, elevation = (torch.from_numpy(np.radians(x[pick].astype(np.float32))) for x in (data.azimuth_deg, data.elevation_deg))
+    azimuth, elevation = (
+        torch.from_numpy(np.radians(x[pick].astype(np.float32))) for x in (data.azimuth_deg, data.elevation_deg)
+    )
     return Batch(
         clean=latents_from_pixels(rgba),
         noise=torch.from_numpy(rng.standard_normal(rgba.shape, np.float32)),
@@ -203,7 +205,14 @@ def train(settings: Training) -> Path:
             pace = (now - logged) / (step - logged_step) / s.batch
             log(
                 s.work / "log.jsonl",
-                {"step": step, "minutes": elapsed / 60, "loss": float(np.mean(losses)), "gradient": norm, "lr": s.lr * factor, "ms_per_set": 1e3 * pace},
+                {
+                    "step": step,
+                    "minutes": elapsed / 60,
+                    "loss": float(np.mean(losses)),
+                    "gradient": norm,
+                    "lr": s.lr * factor,
+                    "ms_per_set": 1e3 * pace,
+                },
             )
             logged, logged_step, losses = now, step, []
         if now - saved > 60 * s.save_minutes:
@@ -247,7 +256,9 @@ def _restore(state: dict, net: nn.Module, mean: nn.Module, optimizers: list[torc
 def _epoch(count: int, s: Training, step: int) -> Int[np.ndarray, "b"]:
     """The toys of a step: every toy once an epoch, in a new order each time."""
     at = np.arange(step * s.batch, (step + 1) * s.batch)
-    orders = {epoch: np.random.default_rng([s.seed, 1 << 31, int(epoch)]).permutation(count) for epoch in np.unique(at // count)}
+    orders = {
+        epoch: np.random.default_rng([s.seed, 1 << 31, int(epoch)]).permutation(count) for epoch in np.unique(at // count)
+    }
     return np.array([orders[i // count][i % count] for i in at])
 
 

@@ -19,8 +19,8 @@ CONTEXT = 24
 """Tokens of a text: its words and an end; what is longer is cut."""
 
 IMAGE = {
-    "encoder": {"image_size": 64, "patch_size": 16, "width": 192, "layers": 6, "head_width": 32},
-    "judge": {"image_size": 64, "layers": [1, 2, 2, 2], "width": 16, "head_width": 32},
+    "encoder": {"image_size": 64, "layers": [1, 2, 2, 2], "width": 16, "head_width": 32},
+    "judge": {"image_size": 64, "timm_model_name": "test_resnet", "timm_pool": "avg"},
 }
 TEXT = {
     "encoder": {"width": 128, "heads": 4, "layers": 3},
@@ -30,7 +30,10 @@ EMBED = {"encoder": 128, "judge": 96}
 
 
 def config(role: Role, words: Sequence[str]) -> dict[str, Any]:
-    """An open_clip config: the encoder looks with a vision transformer, the judge with a residual network."""
+    """Make an open_clip config.
+
+    The encoder looks with CLIP's residual network, antialiased and pooled by attention; the judge with a plain one of timm's.
+    """
     text = {"context_length": CONTEXT, "vocab_size": len(words) + 3, "hf_tokenizer_name": ".", **TEXT[role]}
     ends = {"pool_type": "eos", "pad_id": 0, "eos_id": 2}
     model = {"embed_dim": EMBED[role], "custom_text": True, "vision_cfg": IMAGE[role], "text_cfg": {**text, **ends}}

@@ -77,9 +77,9 @@ def dog(rng: Rng, form: Form) -> list[Piece]:
         body, legs = _sitting(height, girth * 1.15, 0.062)
         head, rump = (0.1, 0.0, height + 0.1), (-0.25, 0.0, 0.1)
     else:
-        length, stand = rng.uniform(0.36, 0.55), rng.uniform(0.16, 0.27) * form.tall
-        body, legs = _standing(length, girth, stand, 0.062)
-        top = stand + girth * 1.85
+        length, stance = rng.uniform(0.36, 0.55), rng.uniform(0.16, 0.27) * form.tall
+        body, legs = _standing(length, girth, stance, 0.062)
+        top = stance + girth * 1.85
         head, rump = (length / 2 + girth * 0.75, 0.0, top + 0.1), (-length / 2 - girth * 0.7, 0.0, top - 0.1)
     x, _, z = head
     muzzle = rng.uniform(0.11, 0.16)
@@ -110,7 +110,7 @@ def dog(rng: Rng, form: Form) -> list[Piece]:
     pieces.append(Piece("collar", collar, "collar"))
     if rng.random() < 0.35:
         pieces.append(Piece("tongue", blob((x + r * 0.6 + muzzle * 0.9, 0, z - 0.15), (0.04, 0.05, 0.075), 10), "tongue"))
-    return pieces
+    return stand(pieces)
 
 
 def cat(rng: Rng, form: Form) -> list[Piece]:

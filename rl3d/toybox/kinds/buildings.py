@@ -120,7 +120,10 @@ def house(rng: Rng, form: Form) -> list[Piece]:
     ]
     if rng.random() < 0.65:
         x, y = rng.choice([-1, 1]) * 0.24 * depth, rng.choice([-1, 1]) * 0.27 * width
-        stack = join(box(0.12, 0.12, height + rise + 0.06), move(box(0.15, 0.15, 0.05), z=height + rise + 0.03))
+        stack = join(
+            move(box(0.12, 0.12, 0.3 * height + rise + 0.06), z=0.7 * height),
+            move(box(0.15, 0.15, 0.05), z=height + rise + 0.03),
+        )
         pieces.append(Piece("chimney", move(stack, x, y), "chimney", False))
     if rng.random() < 0.35:
         posts = [
@@ -358,7 +361,8 @@ def lighthouse(rng: Rng, form: Form) -> list[Piece]:
     posts = _around(move(cylinder(0.018, 0.1, 6), 1.42 * top, 0, 0.02), 8)
     bars = _around(move(box(0.03, 0.03, glow), room, 0, 0.03), 6)
     pieces += [
-        Piece("gallery", move(join(deck, rail, posts, bars), z=z), "gallery"),
+        Piece("gallery", move(deck, z=z)),
+        Piece("railing", move(join(rail, posts, bars), z=z), "gallery"),
         Piece("lantern", move(cylinder(room, glow, 20), z=z + 0.03), "lantern"),
     ]
     style = rng.choice(["dome", "cone"])
@@ -415,7 +419,7 @@ def tent(rng: Rng, form: Form) -> list[Piece]:
         ]
     if shape == "dome":
         rx, ry, high = rng.uniform(0.42, 0.48), rng.uniform(0.44, 0.5) * form.wide, rng.uniform(0.42, 0.5) * form.tall
-        angle = np.linspace(0, np.pi, 25)
+        angle = np.radians(np.linspace(3, 177, 25))
         arch = np.stack([np.cos(angle), 0 * angle, np.sin(angle)], 1)
         hoops = [scale(turn(tube(arch, 0.045, 8), "z", a), (rx, ry, high)) for a in (45, -45)]
         gate = np.radians(np.linspace(0, 180, 15))
@@ -452,8 +456,10 @@ def tent(rng: Rng, form: Form) -> list[Piece]:
     return [
         Piece("canvas", hide, smooth=False),
         Piece("band", join(*bands), "flaps", False),
-        Piece("opening", move(turn(hole, "y", -slope), x=radius - 0.005), "opening", False),
-        Piece("flap", move(turn(join(*flaps), "y", -slope), x=radius), "flaps", False),
+        Piece("opening", move(turn(hole, "y", -slope), x=radius - 0.01, z=0.02), "opening", False),
+        Piece(
+            "flap", move(turn(join(*flaps), "y", -slope), x=radius, z=0.005 + 0.15 * np.sin(np.radians(slope))), "flaps", False
+        ),
         Piece("pole", join(*poles), "poles"),
     ]
 
@@ -519,7 +525,7 @@ KINDS: tuple[Kind, ...] = (
             "windows": DARK,
         },
         accents={"blades": "blades", "cap": "cap"},
-        forms=ALL_FORMS,
+        forms=("tall", "short"),
         front=True,
         loose=False,
     ),

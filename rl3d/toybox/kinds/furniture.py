@@ -51,7 +51,7 @@ def chair(rng: Rng, form: Form) -> list[Piece]:
     """Four legs, a coloured seat, and a back: a board, bars, rungs or a rounded shield."""
     width, depth, thick = rng.uniform(0.46, 0.56) * form.wide, rng.uniform(0.46, 0.54), rng.uniform(0.036, 0.048)
     seat, back = rng.uniform(0.4, 0.48) * form.tall, rng.uniform(0.54, 0.66) * form.tall
-    style, square = rng.integers(4), bool(rng.integers(2))
+    style, square = int(rng.integers(4)), bool(rng.integers(2))
     splay = 0.0 if square else rng.uniform(0, 0.25)
     legs = _legs(depth / 2 - thick, width / 2 - thick, seat + 0.02, thick, splay=splay, square=square)
     posts = _both(move(rounded_box(2 * thick, 2 * thick, back, thick * 0.8, 1), y=width / 2 - thick))
@@ -144,7 +144,10 @@ def stool(rng: Rng, form: Form) -> list[Piece]:
         rungs = [rod((*a, z), (*b, z), 0.028, n=8) for a, b in zip(low, np.roll(low, 1, 0), strict=True)]
     if rng.random() < 0.25:
         rungs = []
-    return [Piece("seat", move(seat, z=height - 0.02)), Piece("legs", join(*legs, *rungs), "legs")]
+    return [
+        Piece("seat", move(scale(seat, (1, 1, form.tall**0.5)), z=height - 0.02)),
+        Piece("legs", join(*legs, *rungs), "legs"),
+    ]
 
 
 def table(rng: Rng, form: Form) -> list[Piece]:
@@ -154,17 +157,17 @@ def table(rng: Rng, form: Form) -> list[Piece]:
         rng.uniform(0.75, 0.95),
         rng.uniform(0.62, 0.74) * form.tall**0.8,
     )
-    top, leg = rng.uniform(0.08, 0.11), rng.uniform(0.05, 0.068)
-    style = rng.integers(4)
+    top, leg, apron = rng.uniform(0.08, 0.11), rng.uniform(0.05, 0.068), 0.09 * form.tall
+    style = int(rng.integers(4))
     x, y = depth / 2 - 0.1, width / 2 - 0.1
     if style in (1, 2):
         radius = width * rng.uniform(0.44, 0.5)
         board = lathe([(0, 0), (radius * 0.97, 0), (radius, 0.03), (radius, top - 0.03), (radius * 0.97, top), (0, top)], 36)
         x = y = radius * 0.6
-        board = join(board, move(cylinder(radius * 0.78, 0.1, 32), z=-0.08))
+        board = join(board, move(cylinder(radius * 0.78, apron + 0.02, 32), z=-apron))
     else:
         board = rounded_box(depth, width, top, 0.03 if rng.random() < 0.5 else 0.04)
-        board = join(board, move(box(2 * x, 2 * y if style == 0 else width * 0.7, 0.1), z=-0.09))
+        board = join(board, move(box(2 * x, 2 * y if style == 0 else width * 0.7, apron + 0.02), z=-apron))
     if style == 0:
         legs = _legs(x, y, height, leg, square=bool(rng.integers(2)))
     elif style == 1:
@@ -193,7 +196,7 @@ def bed(rng: Rng, form: Form) -> list[Piece]:
     """A frame with a high head and a low foot end, a blanket and pillows. The foot end is the front."""
     length, width = rng.uniform(1.55, 1.75), rng.uniform(0.92, 1.1) * form.wide
     head, foot = rng.uniform(0.8, 0.98) * form.tall, rng.uniform(0.46, 0.56) * (form.tall + 1) / 2
-    style, low, thick = rng.integers(4), 0.16, 0.1
+    style, low, thick = int(rng.integers(4)), 0.16, 0.1
     rails = move(box(length, width + 0.04, 0.25), z=low)
     if style == 0:
         ends = [rounded_box(thick, width + 0.06, tall, 0.05) for tall in (head, foot)]
@@ -295,9 +298,9 @@ def bookshelf(rng: Rng, form: Form) -> list[Piece]:
     boards = [block(0, 0, i * gap, (depth, width, wall)) for i in range(shelves + 1)]
     walls = _both(block(0, width / 2, 0, (depth, wall, height)))
     case = [*boards, walls, block(0.02 - depth / 2, 0, 0, (0.04, width, height))]
-    if rng.random() < 0.4:
-        case.append(_both(block(depth / 2 - 0.02, width / 2 - 0.02, -0.1, (0.08, 0.1, 0.12))))
-        case.append(_both(block(0.06 - depth / 2, width / 2 - 0.02, -0.1, (0.08, 0.1, 0.12))))
+    foot = 0.1 if rng.random() < 0.4 else 0.0
+    if foot:
+        case += [_both(block(sx * (depth / 2 - 0.04), width / 2 - 0.02, -foot, (0.08, 0.1, foot + 0.02))) for sx in (1, -1)]
     if rng.random() < 0.4:
         case.append(block(0.02, 0, height - 0.01, (depth + 0.1, width + 0.16, 0.07)))
     books: list[list[Mesh]] = [[], [], []]
@@ -312,11 +315,10 @@ def bookshelf(rng: Rng, form: Form) -> list[Piece]:
                 block(deep / 2 - depth / 2 + 0.02, y + thick / 2, i * gap + wall * 0.9, (deep, thick - 0.008, tall))
             )
             y += thick
-    rows = [Piece("books", join(*row), f"books {i + 1}", smooth=False) for i, row in enumerate(books) if row]
-    return [Piece("case", join(*case), smooth=False), *rows]
+    rows = [Piece("books", move(join(*row), z=foot), f"books {i + 1}", smooth=False) for i, row in enumerate(books) if row]
+    return [Piece("case", move(join(*case), z=foot), smooth=False), *rows]
 
 
-_WOOD = ("wooden", "wooden", "brown", "white", "tan")
 _CLOTH = ("red", "blue", "green", "gray", "brown", "turquoise", "purple", "orange", "navy", "rust")
 
 KINDS: tuple[Kind, ...] = (

@@ -172,7 +172,7 @@ def vase(rng: Rng, form: Form) -> list[Piece]:
 
 
 def teapot(rng: Rng, form: Form) -> list[Piece]:
-    """A squat round pot with a spout in front, a big ear behind and a lid with a knob."""
+    """A squat round pot with a spout at its right, a big ear at its left and a lid with a knob."""
     radius, tall = rng.uniform(0.36, 0.42) * (form.wide + 1) / 2, rng.uniform(0.9, 1.05) * form.tall
     style = rng.integers(3)
     shapes = (
@@ -197,15 +197,20 @@ def teapot(rng: Rng, form: Form) -> list[Piece]:
             3,
         )
     ]
-    spout = tube(spout_path, np.linspace(0.125, 0.06, len(spout_path)), 12)
+    spout = tube(spout_path, np.linspace(0.125, 0.06, len(spout_path)).tolist(), 12)
     ear = turn(_ear(radius * 0.86, rng.uniform(0.28, 0.34), height * 0.36, height * 0.54, 0.055), "z", 90)
     lid = move(dome(radius * 0.62, 0.13, 24), z=height - 0.02)
     knob = move(sphere(0.075, 14), z=height + 0.16)
-    pieces = [Piece("pot", pot), Piece("spout", spout), Piece("handle", ear, "handle")]
-    pieces += [Piece("lid", lid, "lid"), Piece("knob", knob, "lid")]
+    parts = [
+        ("pot", pot, "main"),
+        ("spout", spout, "main"),
+        ("handle", ear, "handle"),
+        ("lid", lid, "lid"),
+        ("knob", knob, "lid"),
+    ]
     if rng.random() < 0.4:
-        pieces.append(Piece("stripe", _band(profile, height * 0.42, height * 0.42 + 0.1, 0.012), "lid"))
-    return pieces
+        parts.append(("stripe", _band(profile, height * 0.42, height * 0.42 + 0.1, 0.012), "lid"))
+    return [Piece(label, turn(mesh, "z", -90), slot) for label, mesh, slot in parts]
 
 
 def candle(rng: Rng, form: Form) -> list[Piece]:
@@ -303,7 +308,10 @@ def clock(rng: Rng, form: Form) -> list[Piece]:
         )
         marks.append(turn(mark, "x", 30 * hour))
     hands = []
-    for length, width, turned, out in ((0.5, 0.075, rng.uniform(0, 360), 0.03), (0.78, 0.06, 30 * rng.integers(12), 0.045)):
+    for length, width, turned, out in (
+        (0.5, 0.075, rng.uniform(0, 360), 0.03),
+        (0.78, 0.06, 30.0 * int(rng.integers(12)), 0.045),
+    ):
         hands.append(turn(move(box(0.025, width, face * length + 0.08, taper=(1, 0.6)), front + out, z=-0.08), "x", turned))
     boss = move(turn(cylinder(0.06, 0.05, 14), "y", 90), front + 0.03)
     pieces.append(Piece("face", dial, "face"))
@@ -352,8 +360,12 @@ def book(rng: Rng, form: Form) -> list[Piece]:
 
 def umbrella(rng: Rng, form: Form) -> list[Piece]:
     """An open umbrella of six or eight scalloped panels on a stick with a hooked handle."""
-    radius, rise, count = rng.uniform(0.56, 0.64) * form.wide, rng.uniform(0.3, 0.42), int(rng.integers(3, 5)) * 2
-    length, step = rng.uniform(0.72, 0.82) * form.tall, np.pi / count
+    radius, rise, count = (
+        rng.uniform(0.56, 0.64) * form.wide,
+        rng.uniform(0.3, 0.42) * form.tall**0.5,
+        int(rng.integers(3, 5)) * 2,
+    )
+    length, step = rng.uniform(0.78, 0.88) * form.tall, np.pi / count
     v = np.linspace(0, 1, 7)
     out, up = radius * np.sin(v * 1.25) / np.sin(1.25), rise * (np.cos(v * 1.25) - np.cos(1.25)) / (1 - np.cos(1.25))
     rib = np.stack([out * np.cos(step), out * np.sin(step), up], 1)
@@ -365,8 +377,8 @@ def umbrella(rng: Rng, form: Form) -> list[Piece]:
     panels = [move(turn(panel, "z", 360 / count * (i + 0.5)), z=base) for i in range(count)]
     hook = rng.uniform(0.1, 0.13)
     bow = arc(hook, 0, -200, 14)
-    path = np.array([(hook, 0, 0.3), (hook, 0, 0.15), *bow]) + (-hook, 0, hook + 0.045)
-    grip = turn(tube(path, 0.045, 10), "z", 90)
+    path = [(hook, 0.0, 0.3), (hook, 0.0, 0.15), *map(tuple, bow.tolist())]
+    grip = move(turn(tube(path, 0.045, 10), "z", 90), y=-hook, z=hook + 0.045)
     stick = move(cylinder(0.028, base + rise * 0.95 - 0.3, 10), z=0.3)
     tip = move(cylinder(0.04, 0.13, 10, 0.025), z=base + rise - 0.02)
     canopy = [join(*panels)] if rng.random() < 0.5 else [join(*panels[::2]), join(*panels[1::2])]
@@ -440,6 +452,7 @@ KINDS: tuple[Kind, ...] = (
         accents={"handle": "handle"},
         forms=("tall", "short", "wide"),
         synonyms=("cup",),
+        front=True,
     ),
     Kind(
         "bottle",

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from rl3d.toybox.kinds.blobs import ball, blob, pair
+from rl3d.toybox.kinds.blobs import ball, blob, pair, stand
 from rl3d.toybox.shapes import (
     Mesh,
     along,
@@ -192,14 +192,14 @@ def flower(rng: Rng, form: Form) -> list[Piece]:
             petal = turn(blob((0, 0, cup * 0.85), (0.06, 0.13, cup), 14), "y", open_)
             petals.append(turn(move(petal, 0.075 if k % 2 else 0.09), "z", k * 60))
         pieces.append(Piece("petals", move(join(*petals, ball((0, 0, 0.07), 0.13, 12)), z=high - 0.03)))
-        return pieces
+        return stand(pieces)
     count, size = int(rng.integers(5, 10)), rng.uniform(0.29, 0.34)
     slim = rng.uniform(0.8, 1.05) * size * np.sin(np.pi / count) * (0.95 if count > 6 else 0.85)
     heart = rng.uniform(0.1, 0.13)
     petals = [turn(blob((0, size * 0.58, 0), (slim, size * 0.46, 0.045), 12), "z", k * 360 / count) for k in range(count)]
     head = [Piece("petals", join(*petals)), Piece("middle", blob((0, 0, 0.025), (heart, heart, 0.07), 14), "middle")]
     tilt = rng.uniform(42, 66)
-    return pieces + [Piece(p.label, move(turn(p.mesh, "y", tilt), 0.04, 0, high), p.slot) for p in head]
+    return stand(pieces + [Piece(p.label, move(turn(p.mesh, "y", tilt), 0.04, 0, high), p.slot) for p in head])
 
 
 def mushroom(rng: Rng, form: Form) -> list[Piece]:
@@ -307,7 +307,7 @@ def snowman(rng: Rng, form: Form) -> list[Piece]:
             rod((0.02, cr + 0.15, chest + up * 0.6), (0.05, cr + 0.2, chest + up + 0.1), 0.02, n=6),
         )
         pieces.append(Piece("arm", pair(arm), "arms"))
-    return pieces
+    return stand(pieces)
 
 
 POT = {"pot": ("terracotta", "terracotta", "rust", "cream"), "soil": ("bark",)}

@@ -117,7 +117,7 @@ def axe(rng: Rng, form: Form) -> list[Piece]:
     height, thick = rng.uniform(0.86, 0.96) * form.tall, rng.uniform(0.046, 0.054)
     bow = 0.0 if shape == "double" else rng.uniform(-0.05, 0.06)
     levels = np.linspace(0, 1, 9)
-    path = np.column_stack([0 * levels, bow * np.sin(np.pi * levels), height * levels])
+    path = np.column_stack([0 * levels, bow * np.sin(np.pi * levels), 0.015 + (height - 0.015) * levels])
     handle = tube(path, thick * np.array([1.3, 1.25, 1.05, 1, 1, 1, 1, 1.05, 1.05]), 14)
     reach, flare = rng.uniform(0.3, 0.36) * form.wide, rng.uniform(0.17, 0.22)
     drop = rng.uniform(0.0, 0.07) if shape != "double" else 0.0
@@ -192,7 +192,7 @@ def key(rng: Rng, form: Form) -> list[Piece]:
     """A big old key: its bow up, its bit down."""
     shape = rng.choice(["ring", "oval", "trefoil", "square"])
     thick, long = rng.uniform(0.05, 0.06), rng.uniform(0.52, 0.62) * form.tall
-    size = rng.uniform(0.16, 0.19) * (0.5 + 0.5 * form.wide)
+    size = rng.uniform(0.16, 0.19) * form.wide
     if shape == "trefoil":
         ring = turn(torus(0.6 * size, 0.95 * thick, 20, 10), "y", 90)
         bow = join(
@@ -399,7 +399,7 @@ def ladder(rng: Rng, form: Form) -> list[Piece]:
             beam = [(-thick, -thick), (thick, -thick), (thick, thick), (-thick, thick)]
             ends = ((x, y0, 0.0), (np.sign(x) * 0.035, y1, height))
             return loft(np.stack([np.column_stack([np.array(beam) + end[:2], np.full(4, end[2])]) for end in ends]))
-        return rod((x, y0, 0), (np.sign(x) * 0.035, y1, height), 0.034, n=10)
+        return rod((x, y0, 0.011), (np.sign(x) * 0.035, y1, height), 0.034, n=10)
 
     count = max(3, round(rng.integers(4, 6) * form.tall**0.7))
     fractions = (np.arange(count) + 0.8) / (count + 0.6)
@@ -509,12 +509,14 @@ KINDS: tuple[Kind, ...] = (
         hammer,
         {"main": (*METAL, "dark"), "handle": (*WOOD, "red", "blue"), "band": ("dark", "golden")},
         accents={"handle": "handle"},
+        forms=(),
     ),
     Kind(
         "axe",
         axe,
         {"main": (*METAL, "red"), "edge": ("white", "silver"), "handle": WOOD},
         accents={"handle": "handle"},
+        forms=(),
     ),
     Kind(
         "sword",

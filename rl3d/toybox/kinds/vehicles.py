@@ -376,7 +376,7 @@ def train(rng: Rng, form: Form) -> list[Piece]:
 def boat(rng: Rng, form: Form) -> list[Piece]:
     """A sailing boat with one, two or a square sail."""
     half, beam = rng.uniform(0.48, 0.54), rng.uniform(0.19, 0.23) * form.wide
-    deep, sheer = rng.uniform(0.24, 0.29), rng.uniform(0.04, 0.09)
+    deep, sheer = rng.uniform(0.24, 0.29) * form.tall**0.5, rng.uniform(0.04, 0.09)
     fullness = rng.uniform(0.6, 0.85)
 
     def section(u: float, shrink: float, floor: float | None) -> Float[ndarray, "k 3"]:
@@ -585,13 +585,12 @@ def rocket(rng: Rng, form: Form) -> list[Piece]:
     spin = 45 if count == 4 else 60
     pieces.append(Piece("fin", join(*(turn(fin, "z", spin + i * 360 / count) for i in range(count))), "fins"))
     if shape == "boosters":
-        booster = join(
-            move(cylinder(0.075, 0.42 * tall, 16), z=0.1),
-            move(cone(0.075, 0.13, 16), z=0.1 + 0.42 * tall - 0.001),
-            move(cylinder(0.06, 0.06, 16), z=0.045),
-        )
         angles = [0, 180] if count == 4 else [0, 120, 240]
-        pieces.append(Piece("booster", join(*(turn(move(booster, fat + 0.055), "z", a) for a in angles)), "nose"))
+        shoulder = 0.1 + 0.42 * tall
+        shell = join(move(cylinder(0.075, 0.42 * tall, 16), z=0.1), move(cylinder(0.06, 0.06, 16), z=0.045))
+        tip = move(cone(0.08, 0.13, 16), z=shoulder - 0.001)
+        for label, mesh, slot in (("booster", shell, "main"), ("booster nose", tip, "nose")):
+            pieces.append(Piece(label, join(*(turn(move(mesh, fat + 0.055), "z", a) for a in angles)), slot))
     ports, rims = [], []
     size = 0.36 * fat
     for level in (0.52,) if shape == "boosters" or rng.random() < 0.6 else (0.34, 0.56):

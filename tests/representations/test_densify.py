@@ -1,0 +1,107 @@
+import math
+from dataclasses import replace
+
+import torch
+
+from rl3d.render.gaussians import Trace
+from rl3d.representations.densify import CloneSplitPrune, Prune, Sightings
+from rl3d.representations.gaussians import Gaussians
+from rl3d.representations.init import from_points
+from rl3d.types import Splats
+
+NOW = Prune(every=1, start=0)
+
+
+def rng() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def row(n: int) -> Splats:
+    """Gaussians in a row, at x = 0, 1, ..."""
+    return from_points(torch.arange(n)[:, None] * torch.tensor([1.0, 0, 0]), torch.full((n, 3), 0.5), 0.01)
+
+
+def pulled(*gradients: float) -> Sightings:
+    return Sightings(torch.tensor(gradients), torch.ones(len(gradients)))
+
+
+def test_pruning_drops_the_transparent_the_huge_and_the_broken():
+    splats = row(5)
+    splats.opacity_logits[1] = -9
+    splats.log_scales[2, 0] = 2
+    splats.means[3, 1] = math.nan
+    change = NOW.refine(splats, pulled(*[0.0] * 5), 1, rng())
+    assert change.source.tolist() == [0, 4]
+    assert torch.equal(change.splats.means, splats.means[[0, 4]])
+
+
+def test_pruning_never_empties_a_scene():
+    splats = row(3)
+    splats.opacity_logits.fill_(-9)
+    assert NOW.refine(splats, pulled(0, 0, 0), 1, rng()).source.tolist() == [0, 1, 2]
+
+
+def test_nothing_happens_between_the_steps_that_are_due():
+    strategy = CloneSplitPrune(Prune(every=10, start=20, stop=40))
+    due = [step for step in range(60) if strategy.refine(row(2), pulled(0, 0), step, rng()) is not None]
+    assert due == [20, 30, 40]
+
+
+def test_small_ones_are_cloned_and_large_ones_split():
+    splats = row(3)
+    splats.log_scales[2] = math.log(0.1)
+    change = CloneSplitPrune(NOW, grow_gradient=0.5, split_scale=0.05).refine(splats, pulled(1, 0, 1), 1, rng())
+    assert change.source.tolist() == [0, 1, -1, -1, -1]
+    assert torch.equal(change.splats.means[2], splats.means[0])
+    halves = change.splats[torch.tensor([3, 4])]
+    torch.testing.assert_close(halves.log_scales.exp(), torch.full((2, 3), 0.1 / 1.6))
+    assert (halves.means - splats.means[2]).abs().max() < 0.5
+    assert not torch.equal(halves.means[0], halves.means[1])
+
+
+def test_halves_lie_along_the_longest_axis_of_a_turned_needle():
+    splats = row(1)
+    splats.log_scales[:] = torch.tensor([1e-4, 1e-4, 0.4]).log()
+    splats.quats[:] = torch.tensor([math.sqrt(0.5), math.sqrt(0.5), 0, 0])  # z becomes -y
+    change = CloneSplitPrune(NOW, grow_gradient=0.5).refine(splats, pulled(1), 1, rng())
+    offsets = (change.splats.means - splats.means).abs()
+    assert offsets[:, 1].max() > 0.05
+    assert offsets[:, [0, 2]].max() < 0.01
+
+
+def test_the_bound_is_kept_and_the_most_pulled_grow_first():
+    change = CloneSplitPrune(NOW, grow_gradient=0.5, max_gaussians=6).refine(row(4), pulled(0.6, 3, 0.1, 2), 1, rng())
+    assert len(change.splats) == 6
+    assert torch.equal(change.splats.means[4:, 0], torch.tensor([1.0, 3.0]))
+    full = CloneSplitPrune(NOW, grow_gradient=0.5, max_gaussians=2).refine(row(4), pulled(1, 1, 1, 1), 1, rng())
+    assert full.source.tolist() == [0, 1, 2, 3]
+
+
+def test_the_optimisers_state_follows_each_gaussian():
+    scene = Gaussians(strategy=CloneSplitPrune(NOW, grow_gradient=0.5)).build(row(4))
+    optimizer = torch.optim.Adam(scene.param_groups())
+    for x in scene.parameters():
+        x.grad = torch.arange(1.0, 5.0).view(-1, *[1] * (x.ndim - 1)).expand_as(x).clone()
+    optimizer.step()
+    before = optimizer.state[scene.means]["exp_avg"].clone()
+    scene.opacity_logits.data[1] = -9
+    means2d = torch.zeros(2, 4, 2, requires_grad=True)
+    means2d.grad = torch.zeros(2, 4, 2)
+    means2d.grad[:, 3] = 1.0
+    scene.refine(optimizer, Trace(means2d, torch.ones(2, 4, dtype=torch.int32), (64, 64)), 1, rng())
+    assert len(scene) == 4
+    state = optimizer.state[scene.means]
+    assert torch.equal(state["exp_avg"], torch.cat([before[[0, 2, 3]], torch.zeros(1, 3)]))
+    assert float(state["step"]) == 1
+    assert [g["params"][0] is x for g, x in zip(optimizer.param_groups, scene.parameters(), strict=True)] == [True] * 5
+    assert not scene.sighted_count.any()
+
+
+def test_sightings_are_averaged_over_the_views_that_saw_a_gaussian():
+    scene = Gaussians(strategy=CloneSplitPrune(replace(NOW, start=99))).build(row(2))
+    optimizer = torch.optim.Adam(scene.param_groups())
+    means2d = torch.zeros(2, 2, 2, requires_grad=True)
+    means2d.grad = torch.tensor([[[3.0, 4], [1, 0]], [[0, 1], [7, 7]]])
+    scene.refine(optimizer, Trace(means2d, torch.tensor([[5, 1], [5, 0]], dtype=torch.int32), (20, 20)), 1, rng())
+    assert scene.sighted_count.tolist() == [2, 1]
+    torch.testing.assert_close(scene.sighted_gradients, 20 * torch.tensor([6.0, 1]))

@@ -1,0 +1,164 @@
+"""Training of the dual encoders: loss, augmentations, and that a resumed training is the same training."""
+
+import json
+import math
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from rl3d.toybox import grammar, pools
+from rl3d.toybox.dataset import ToyViews
+from rl3d.toybox.things import Item, Spec
+from rl3d.train import augment, encoder, towers
+
+RED, BLUE = Spec((Item("mug", "red"),)), Spec((Item("mug", "blue"),))
+PAIR = Spec((Item("cube", "red"), Item("ball", "blue")), "next to")
+
+
+def test_contrast_has_its_closed_form():
+    logits = torch.tensor([[2.0, 1.0, 0.0, 5.0], [0.0, 3.0, 1.0, 5.0], [9.0, 9.0, 9.0, 9.0]])
+    right = torch.tensor([[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]).bool()
+    wrong = torch.tensor([[0, 0, 1, 0], [1, 0, 1, 0], [1, 1, 1, 1]]).bool()  # the last column is neither, for two rows
+
+    def cost(right, *wrong):
+        return -math.log(math.exp(right) / (math.exp(right) + sum(map(math.exp, wrong))))
+
+    expected = (0.5 * (cost(2, 0) + cost(1, 0)) + cost(3, 0, 1)) / 2
+    assert float(encoder.contrast(logits, right, wrong)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_contrast_without_wrong_answers_is_zero_with_a_finite_gradient():
+    logits = torch.zeros(1, 2, requires_grad=True)
+    loss = encoder.contrast(logits, torch.tensor([[True, False]]), torch.zeros(1, 2, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+def test_equal_specs_are_right_and_only_contradictions_are_wrong():
+    mirrored = Spec(PAIR.items[::-1], "next to")
+    plain = Spec((Item("mug"),))
+    toys, claims = (RED, PAIR, plain), (RED, BLUE, plain, mirrored, Spec(PAIR.items, "on"))
+    right, wrong = encoder.compare(toys, claims)
+    assert right.tolist() == [[1, 0, 0, 0, 0], [0, 0, 0, 1, 0], [0, 0, 1, 0, 0]]
+    # A red mug is a mug, and a mug may be red.
+    assert wrong.tolist() == [[0, 1, 0, 1, 1], [1, 1, 1, 0, 1], [0, 0, 0, 1, 1]]
+
+
+def pictures(n=6, size=32):
+    rng = torch.Generator().manual_seed(3)
+    alpha = (torch.rand(n, 1, size, size, generator=rng) > 0.4).float() * 0.9
+    return torch.cat([alpha * torch.rand(n, 3, size, size, generator=rng), alpha], 1)
+
+
+@pytest.mark.parametrize("role", ["encoder", "judge"])
+def test_augmentations_keep_the_range_and_depend_on_the_generator_alone(role):
+    x = pictures()
+    before = x.clone()
+    first, second, other = (
+        augment.compose(augment.AUGMENT[role], x, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+    )
+    assert first.shape == (6, 3, 32, 32)
+    assert first.min() >= 0
+    assert first.max() <= 1
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        partial(augment.light, gain=0.15, gamma=0.25),
+        partial(augment.blur, most=0.8),
+        partial(augment.coverage, steepness=(0.7, 3.0), veil=0.2),
+        partial(augment.frame, zoom=(0.7, 1.1), shift=0.1, wobble=0.03),
+        partial(augment.coarsen, size=16, share=1.0),
+        partial(augment.occlude, size=0.3),
+    ],
+)
+def test_changes_keep_the_order_of_channels(change):
+    alpha = torch.zeros(8, 1, 32, 32)
+    alpha[..., 8:24, 8:24] = 1
+    colour = torch.tensor([0.8, 0.5, 0.2])[None, :, None, None]  # orange: red > green > blue
+    changed = change(torch.cat([colour * alpha, alpha], 1), torch.Generator().manual_seed(0))
+    shown = changed[:, 3] > 0.1
+    red, green, blue = (changed[:, i][shown] for i in range(3))
+    assert (red > green).all()
+    assert (green > blue).all()
+
+
+def test_blobs_have_the_colours_of_the_object():
+    alpha = torch.ones(8, 1, 32, 32)
+    x = torch.cat([0.7 * alpha, 0 * alpha, 0 * alpha, alpha], 1)
+    changed = augment.blobs(x, torch.Generator().manual_seed(0), count=4, opacity=0.8, share=1.0)
+    torch.testing.assert_close(changed, x)
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    specs = tuple(grammar.sample(rng) for _ in range(6))
+    rgba = rng.integers(0, 255, (6, 3, 64, 64, 4), dtype=np.uint8)
+    angles = np.zeros((6, 3), np.float16)
+    return ToyViews(rgba, angles, angles, tuple(map(grammar.canonical, specs)), specs)
+
+
+def test_a_batch_is_views_captions_and_near_misses(data):
+    training = encoder.Training("encoder", toys=4, views=2)
+    batch = encoder.draw(data, training, 7)
+    assert batch.pixels.shape == (8, 4, 64, 64)
+    assert 4 <= len(batch.texts) == len(batch.claims) <= 8
+    assert batch.claims[:4] == batch.toys
+    assert all(any(pools.contradicts(toy, miss) for toy in batch.toys) for miss in batch.claims[4:])
+    assert encoder.draw(data, training, 7).texts == batch.texts
+    assert encoder.draw(data, training, 8).texts != batch.texts
+
+
+def test_texts_embed_alike_without_padding(tmp_path):
+    words = grammar.vocabulary()
+    towers.write_blank(tmp_path, towers.config("judge", words), words)
+    reward = encoder.wrap(towers.blank(tmp_path, 0), tmp_path)
+    tokens = reward.tokenizer(["a red mug", "a big blue ball next to a green cube"])
+    torch.testing.assert_close(encoder.embed_tokens(reward.model, tokens), reward.model.encode_text(tokens, normalize=True))
+
+
+def test_a_resumed_training_is_bit_exact(data, tmp_path, monkeypatch):
+    small = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 4, "head_width": 32}
+    monkeypatch.setitem(towers.IMAGE, "encoder", small)
+    whole = encoder.Training("encoder", work=tmp_path / "whole", steps=6, toys=4, save_seconds=1e9)
+    records = list(encoder.train(whole, data))
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
+
+    halved = replace(whole, work=tmp_path / "halved")
+    monkeypatch.setattr(encoder, "due", lambda saved, training: True)  # a checkpoint after each step
+    monkeypatch.setattr(encoder, "held_out", lambda *args: None)
+    monkeypatch.setattr(encoder, "validate", lambda *args: {})
+    started = encoder.train(halved, data)
+    for _ in range(3):
+        next(started)
+    started.close()
+    with (halved.cache / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 4}) + "\n")  # what a killed training logged after its checkpoint
+    resumed = list(encoder.train(halved, data))
+    assert [record["step"] for record in resumed] == [4, 5, 6]
+    assert [record["loss"] for record in resumed] == [record["loss"] for record in records[3:]]
+    lines = [json.loads(line)["step"] for line in (halved.cache / "log.jsonl").read_text().splitlines()]
+    assert lines == [1, 2, 3, 4, 5, 6]
+    from safetensors.torch import load_file
+
+    one, other = (load_file(folder / "checkpoint.safetensors") for folder in (whole.cache, halved.cache))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(data, tmp_path, monkeypatch):
+    training = encoder.Training("judge", work=tmp_path, steps=1, toys=4, save_seconds=1e9)
+    list(encoder.train(training, data))
+    monkeypatch.setitem(towers.EMBED, "judge", 48)
+    with pytest.raises(ValueError, match="choose another --work"):
+        list(encoder.train(replace(training, steps=2), data))
