@@ -9,6 +9,9 @@ MODELS = ("prior", "encoder", "judge")
 """The embedded models, in the package's ``weights/``."""
 
 
+PACKAGE = Path(__file__).parent / "weights"
+
+
 def find_model(name: str) -> Path:
     """The folder of a model: an embedded one by its name, or any folder by its path.
 
@@ -17,7 +20,7 @@ def find_model(name: str) -> Path:
     Raises:
         ValueError: if it is nowhere, with where was looked.
     """
-    places = [Path(__file__).parent / "weights" / name] if name in MODELS else [Path(name)]
+    places = [PACKAGE / name] if name in MODELS else [Path(name)]
     if name in MODELS and (other := os.environ.get("RL3D_WEIGHTS")):
         places.insert(0, Path(other) / name)
     for place in places:

@@ -66,7 +66,8 @@ def recipe_file(name: str) -> Path:
 def load_recipe(path: Path) -> Recipe:
     """Run a recipe's file and take its ``recipe``."""
     spec = importlib.util.spec_from_file_location(f"rl3d_recipe_{path.stem}", path)
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     recipe = getattr(module, "recipe", None)

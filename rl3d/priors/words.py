@@ -41,7 +41,7 @@ class Tokenizer:
                 raise ValueError(f"prompts have at most {self.context - 1} words, got {len(words)}: {text[:80]!r}; shorten it")
             if not allow_unknown and (strange := self.unknown(text)):
                 near = "; ".join(f"{word!r} (near: {', '.join(close) or 'none'})" for word, close in strange.items())
-                fix = "use words it knows, allow unknown words, or take a larger prior"
+                fix = "use words it knows, go on with --allow-unknown, or take a larger prior (--prior.folder)"
                 raise ValueError(f"the prior does not know {near}, in {text[:80]!r}; {fix}")
             row[: len(words) + 1] = torch.tensor([*(self._ids.get(word, 1) for word in words), 2])
         return rows

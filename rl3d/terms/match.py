@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from rl3d.protocols import Signal, Situation, Step
 from rl3d.types import Cameras, Views
@@ -39,6 +40,9 @@ class _Match:
     def losses(self, step: Step) -> dict[str, Tensor]:
         left = min(1.0, max(0.0, 4 * (1 - step.progress / self.value.until)))
         target = self.drawn.select(self.chosen).rgba
-        if target.shape[2:4] != step.views.rgba.shape[2:4]:
-            raise ValueError(f"drawn views have {tuple(target.shape[2:4])} pixels, renders {tuple(step.views.rgba.shape[2:4])}")
+        size = step.views.rgba.shape[2:4]
+        if target.shape[2:4] != size:
+            pixels = target[0].movedim(-1, 1)
+            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
+            target = pixels.movedim(1, -1)[None]
         return {"pixels": 0.5 * left * (step.views.rgba - target).square().sum() / target.shape[1]}

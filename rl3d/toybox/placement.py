@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import no_type_check
+from typing import no_type_check
 
 import numba
 import numpy as np
@@ -120,6 +122,7 @@ def _rest(points: Float[ndarray, "n 3"], faces: ndarray, second: trimesh.Trimesh
 
 
 @numba.njit(cache=True)
+@no_type_check
 def _heights(vertices, faces, corner, cell, n):
     """The highest point of a mesh over each cell of an ``n`` by ``n`` grid in x and y; -inf where there is none.
 

@@ -157,12 +157,13 @@ def _structural(item: Item, rng: Rng) -> Iterator[Item]:
 
 
 def _repainted(item: Item) -> Iterator[Item]:
-    """The same thing in other colours, and look-alikes in the same."""
+    """The same thing in other colours, and look-alikes in the same, or in any where it has none."""
     if item.paint is not None:
         yield from (replace(item, paint=paint) for paint in PAINTS)
     for group in LOOKALIKES:
         if item.kind in group:
-            yield from (replace(item, kind=kind, accent=None) for kind in group if kind in kinds.KINDS)
+            paints = (None, *COLOURS) if item.paint is None else (item.paint,)
+            yield from (replace(item, kind=kind, accent=None, paint=paint) for kind in group for paint in paints)
 
 
 def pool(spec: Spec, rng: Rng, size: int = 100, near: int = 20) -> list[Spec]:
@@ -171,13 +172,13 @@ def pool(spec: Spec, rng: Rng, size: int = 100, near: int = 20) -> list[Spec]:
     All but the first are certainly false of its toys, and no two are worded alike. Where near misses are few, near misses of
     near misses make up for it. The same generator state gives the same pool.
     """
-    chosen, frontier = {canonical(spec): spec}, [spec]
-    while len(chosen) <= near:
-        claims = [claim for source in frontier for claim in near_misses(source, rng) if contradicts(spec, claim)]
-        for claim in claims[:200]:
-            if len(chosen) <= near:
-                chosen.setdefault(canonical(claim), claim)
-        frontier = claims or [sample(rng, None)]
+    misses = near_misses(spec, rng)
+    if len(misses) < near:
+        misses += [claim for miss in misses for claim in near_misses(miss, rng) if contradicts(spec, claim)]
+    chosen = {canonical(spec): spec}
+    for claim in misses:
+        if len(chosen) <= near:
+            chosen.setdefault(canonical(claim), claim)
     while len(chosen) < size:
         claim = sample(rng, None)
         if contradicts(spec, claim):

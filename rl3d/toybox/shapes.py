@@ -29,29 +29,23 @@ def loft(rings: Float[ndarray, "r k 3"], *, closed: bool = False) -> Mesh:
     """
     rings = np.asarray(rings, np.float64)
     r, k, _ = rings.shape
-    vertices, index = [], []
-    for ring in rings:
-        start = sum(map(len, vertices))
-        pole = not closed and np.ptp(ring, axis=0).max() < 1e-9
-        vertices.append(ring[:1] if pole else ring)
-        index.append(np.full(k, start) if pole else start + np.arange(k))
-    pairs = list(zip(index, index[1:] + index[:1], strict=True))[: r if closed else r - 1]
-    faces = []
-    for a, b in pairs:
-        a1, b1 = np.roll(a, -1), np.roll(b, -1)
-        if a[0] != a[1]:
-            faces.append(np.stack([a, a1, b1 if b[0] != b[1] else b], 1))
-        if b[0] != b[1]:
-            faces.append(np.stack([a, b1, b], 1))
+    poles = (np.ptp(rings, axis=1).max(1) < 1e-9) & (not closed)
+    sizes = np.where(poles, 1, k)
+    starts = np.cumsum(sizes) - sizes
+    # Vertex numbers of each ring's points; all points of a pole are one vertex.
+    index = starts[:, None] + np.where(poles[:, None], 0, np.arange(k))
+    points = rings.reshape(-1, 3)[np.repeat(~poles, k) | (np.arange(r * k) % k == 0)]
+    following = np.roll(index, -1, 1)
+    low, high = slice(0, r if closed else r - 1), np.arange(1, r + 1 if closed else r) % r
+    a, a1, b, b1 = index[low], following[low], index[high], following[high]
+    lower = np.stack([a, a1, b1], -1)[~poles[low]].reshape(-1, 3)
+    upper = np.stack([a, b1, b], -1)[~poles[high]].reshape(-1, 3)
+    vertices, faces = [points], [lower, upper]
     if not closed:
-        for ring, flip in ((0, True), (-1, False)):
-            rim = index[ring]
-            if rim[0] == rim[1]:
-                continue
-            hub = sum(map(len, vertices))
-            vertices.append(rings[ring].mean(0)[None])
-            fan = np.stack([rim, np.roll(rim, -1), np.full(k, hub)], 1)
-            faces.append(fan[:, ::-1] if flip else fan)
+        for ring, hub, order in ((0, len(points), (1, 0, 2)), (-1, len(points) + (not poles[0]), (0, 1, 2))):
+            if not poles[ring]:
+                vertices.append(rings[ring].mean(0)[None])
+                faces.append(np.stack([index[ring], following[ring], np.full(k, hub)], 1)[:, order])
     return _mesh(np.concatenate(vertices), np.concatenate(faces))
 
 
@@ -146,7 +140,9 @@ def torus(radius: float, thickness: float, n: int = 32, m: int = 14) -> Mesh:
     return tube(path, thickness, m, closed=True)
 
 
-def tube(path: Points3, radius: float | Sequence[float], n: int = 12, *, closed: bool = False, flat: float = 1.0) -> Mesh:
+def tube(
+    path: Points3, radius: float | Sequence[float] | Float[ndarray, "k"], n: int = 12, *, closed: bool = False, flat: float = 1.0
+) -> Mesh:
     """Sweep a circle along a path of points; ``radius`` may differ at each point.
 
     ``flat`` squeezes the section across the path's own plane of bending. The frame is carried by parallel transport.

@@ -70,6 +70,8 @@ class Training:
     save_minutes: float = 4.0
     evaluate_minutes: float = 10.0
     """Between held-out losses with a picture of samples."""
+    pictures: int = 16
+    """Held-out prompts in that picture; a multiple of 4, or fewer."""
 
 
 @dataclass(frozen=True)
@@ -172,15 +174,18 @@ def train(settings: Training) -> Path:
         state = {"net": net.state_dict(), "mean": mean.state_dict(), "optimizers": optim, "step": step, "elapsed": elapsed}
         save_state(s.work / name, state)
 
-    def evaluate() -> None:
+    def evaluate() -> float:
         loss = held_out_loss(mean, held, held_indices, tokenizer, s.micro, dtype)
         log(s.work / "log.jsonl", {"step": step, "minutes": elapsed / 60, "held_out_loss": loss})
-        draw_samples(EmbeddedPrior(mean, tokenizer, dtype=dtype), s.work / f"samples_{step:06d}.png")
+        draw_samples(EmbeddedPrior(mean, tokenizer, dtype=dtype), s.work / f"samples_{step:06d}.png", s.pictures)
+        return loss
 
     decay = s.decay * (60 if s.steps is None else 1)
+    falling = used() > total - decay
     while used() < total:
         factor = learning_rate_factor(step, used(), warmup=s.warmup, total=total, decay=decay)
-        if decay and factor < 1 and used() > total - decay and not (s.work / "constant.pt").exists():
+        if not falling and used() > total - decay:
+            falling = True
             save("constant.pt")
         rng = np.random.default_rng([s.seed, step])
         batch = draw_batch(data, _epoch(usable, s, step), tokenizer, rng, views=net.config.views, dropout=s.dropout)
@@ -223,8 +228,9 @@ def train(settings: Training) -> Path:
             evaluated = logged = time.monotonic()
             logged_step, losses = step, []
     save()
-    evaluate()
+    loss = evaluate()
     EmbeddedPrior(mean, tokenizer).save(s.out)
+    (s.out / "README.md").write_text(card(net, s, toys=usable, step=step, minutes=elapsed / 60, loss=loss))
     return s.out
 
 
@@ -271,10 +277,12 @@ def held_out_loss(
     return sum(loss_of(net, chunk, dtype).item() * len(chunk.time) for chunk in batch.chunks(micro)) / len(indices)
 
 
-def draw_samples(prior: EmbeddedPrior, path: Path, rows: int = 4, columns: int = 4) -> None:
+def draw_samples(prior: EmbeddedPrior, path: Path, count: int = 16) -> None:
     """Draw four views of each of some fixed held-out prompts, and write them as one picture with the prompts beside it."""
     from PIL import Image
 
+    columns = min(4, count)
+    rows = count // columns
     rng = np.random.default_rng(11)
     prompts = [grammar.canonical(grammar.sample(rng, "validation")) for _ in range(rows * columns)]
     cameras = Orbit(4, 20.0, 30.0).cameras()
@@ -283,6 +291,33 @@ def draw_samples(prior: EmbeddedPrior, path: Path, rows: int = 4, columns: int =
     image = views.over(1.0).unflatten(0, (rows, columns)).permute(0, 3, 1, 2, 4, 5).flatten(3, 4).flatten(2, 3).flatten(0, 1)
     Image.fromarray((image * 255).round().clamp(0, 255).to(torch.uint8).numpy()).save(path)
     path.with_suffix(".txt").write_text("\n".join(prompts) + "\n")
+
+
+def card(net: MultiviewTransformer, s: Training, *, toys: int, step: int, minutes: float, loss: float) -> str:
+    """Write the model card of a trained prior."""
+    size = sum(p.numel() for p in net.parameters()) / 1e6
+    known = net.config
+    start = "" if s.init is None else " It started from the weights of an earlier training, whose steps are not counted here."
+    return f"""---
+license: apache-2.0
+library_name: diffusers
+---
+
+# The embedded prior of rl3d
+
+A text- and camera-conditioned diffusion model of several views of one toy, jointly: {size:.1f} million parameters, float16.
+It makes premultiplied RGBA of {known.size} x {known.size} pixels, {known.views} views at a time as trained; others work too.
+
+- **Files**: `transformer` (a diffusers `ModelMixin`, `rl3d.priors.multiview.MultiviewTransformer`), `tokenizer` (a list of
+  {len(grammar.vocabulary())} words), `scheduler` (a diffusers `DDIMScheduler` of the same cosine schedule; it predicts the sample).
+- **Data**: {toys:,} toys of the embedded world (`rl3d.toybox`), 4 of 8 views each, with a fresh caption each time. Renders of
+  procedural meshes: nothing was collected from people or the web.
+- **Training**: {step:,} steps of {s.batch} sets ({step * s.batch:,} sets) in {minutes:.0f} minutes on a CPU, seed {s.seed}, by
+  `python -m rl3d.train.prior`; the weights are running means.{start}
+- **Quality**: its velocity loss is {loss:.4f} on toys that were not trained on.
+- **Limits**: it knows the words, objects and colours of that world and no others; cameras at distance {known.distance:g} with a vertical
+  field of view of {known.fov_y_deg:g} degrees, elevations from {known.elevation_min_deg:g} to {known.elevation_max_deg:g} degrees. Azimuth 0 is an object's front.
+"""
 
 
 def main() -> None:

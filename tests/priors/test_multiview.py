@@ -62,7 +62,7 @@ def test_text_cameras_and_noise_level_matter():
     base = prior.predict(x, level_at(0.5), prior.embed([Prompt("a ball")], Orbit(4).cameras()))
     for other in (
         prior.predict(x, level_at(0.5), prior.embed([Prompt("a cube")], Orbit(4).cameras())),
-        prior.predict(x, level_at(0.5), prior.embed([Prompt("a ball")], Orbit(4, start_deg=45).cameras())),
+        prior.predict(x, level_at(0.5), prior.embed([Prompt("a ball")], Orbit(4, start_deg=45.0).cameras())),
         prior.predict(x, level_at(0.6), prior.embed([Prompt("a ball")], Orbit(4).cameras())),
     ):
         assert (base - other).abs().max() > 1e-3

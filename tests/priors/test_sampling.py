@@ -46,20 +46,21 @@ class GaussianPrior(nn.Module):
         return with_text if guidance == 1 else guide(with_text, exact(noisy, level, 0.0), guidance, rescale)
 
 
-@pytest.mark.parametrize(("solver", "eta", "steps"), [("ddim", 0.0, 50), ("ddim", 1.0, 100), ("multistep", 0.0, 15)])
+@pytest.mark.parametrize(("solver", "eta", "steps"), [("ddim", 0.0, 200), ("ddim", 1.0, 400), ("multistep", 0.0, 30)])
 def test_reaches_mean_and_deviation_of_the_data(solver, eta, steps):
+    # The jump from the last level to no noise is to the mean of what is possible, and shrinks deviations: hence many steps.
     rng = torch.Generator().manual_seed(0)
     noise = torch.randn(64, 1, 1, 16, 16, generator=rng)
     clean = denoise(exact, noise, levels(steps), solver=solver, eta=eta, rng=rng)
     assert clean.mean().item() == pytest.approx(MEAN, abs=0.02)
-    assert clean.std().item() == pytest.approx(STD, rel=0.06)
+    assert clean.std().item() == pytest.approx(STD, rel=0.03)
 
 
 def test_multistep_is_nearer_to_the_exact_flow_than_ddim():
     noise = torch.randn(4, 1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     fine = denoise(exact, noise, levels(2000), solver="ddim")
     errors = {
-        solver: (denoise(exact, noise, levels(12), solver=solver) - fine).abs().mean() for solver in ("ddim", "multistep")
+        solver: (denoise(exact, noise, levels(30), solver=solver) - fine).abs().mean() for solver in ("ddim", "multistep")
     }
     assert errors["multistep"] < 0.5 * errors["ddim"]
 
@@ -122,7 +123,9 @@ def test_guidance_moves_samples_beyond_the_condition():
 def test_the_generator_decides(eta):
     def draw(seed: int) -> torch.Tensor:
         rng, cameras = torch.Generator().manual_seed(seed), Orbit(2, size=8).cameras()
-        return sample_views(GaussianPrior(), [Prompt("red")], cameras, steps=4, solver="ddim", eta=eta, rng=rng).rgba
+        return sample_views(
+            GaussianPrior(), [Prompt("red")], cameras, steps=4, guidance=1.0, solver="ddim", eta=eta, rng=rng
+        ).rgba
 
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))

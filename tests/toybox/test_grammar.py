@@ -24,7 +24,7 @@ from rl3d.toybox.things import Item, Spec
 @pytest.fixture(scope="module")
 def training() -> list[tuple[Spec, str]]:
     rng = np.random.default_rng(0)
-    specs = [sample(rng) for _ in range(6_000)]
+    specs = [sample(rng) for _ in range(4_000)]
     return [(spec, caption(spec, rng)) for spec in specs]
 
 

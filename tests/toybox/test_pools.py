@@ -102,7 +102,7 @@ def test_near_misses_cover_the_ways_to_be_wrong():
     assert canonical(house[0]) == "a red house with a blue roof"
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(seeds)
 def test_pools_are_hard_false_and_distinct(seed):
     truth = draw(seed)

@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
 def tiny(folder, work, **changes) -> Training:
     settings = Training(
         data=folder, held_out=folder, out=work / "out", work=work, batch=4, micro=2, width=32, depth=2, heads=2, warmup=5,
-        log_steps=1, ema=0.5,
+        log_steps=1, ema=0.5, pictures=1,
     )  # fmt: skip
     return replace(settings, **changes)
 
@@ -55,6 +55,7 @@ def test_a_tiny_network_learns_four_sets(folder, tmp_path):
     assert EmbeddedPrior.load(out).info.size == 64
     assert (tmp_path / "samples_000120.png").exists()
     assert (tmp_path / "constant.pt").exists()
+    assert "480 sets" in (out / "README.md").read_text()
 
 
 def test_a_training_that_was_stopped_goes_on_bit_for_bit(folder, tmp_path):

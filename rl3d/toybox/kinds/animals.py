@@ -207,33 +207,22 @@ def rabbit(rng: Rng, form: Form) -> list[Piece]:
         )
         for mesh, slot in ((outer, "main"), (inner, "inner ears")):
             pieces.append(Piece("ear", move(along(mesh, (0, 0, 0), tip), x - 0.03, side * 0.07, z + r * 0.7), slot))
-    if rng.random() < 0.5:
-        pieces.append(Piece("teeth", pair(blob((x + r + 0.0, 0.022, z - 0.115), (0.022, 0.024, 0.045), 8)), "tail"))
     return pieces
 
 
 def pig(rng: Rng, form: Form) -> list[Piece]:
-    """A fat pig with a snout and a curly tail, standing or sitting."""
+    """A fat pig with a snout and a curly tail, its ears up or flopping; patched at times."""
     fat, r = rng.uniform(0.23, 0.28) * form.wide, rng.uniform(0.2, 0.225)
     leg_length = rng.uniform(0.1, 0.16) * form.tall
-    sits = rng.random() < 0.2
-    long, tilt = rng.uniform(0.34, 0.4), 38.0 if sits else 0.0
-    height = 0.27 * form.tall
-    body = turn(blob((0, 0, 0), (long, fat, height), 22), "y", -tilt)
-    middle = leg_length + height * 0.85 + (0.08 if sits else 0)
-    legs = []
-    for x in (-0.2, 0.2):
-        if sits and x < 0:
-            legs.append(rod((-0.2, 0.16, 0.08), (0.06, 0.22, 0.07), 0.075, 0.07))
-        else:
-            legs.append(rod((x, 0.13, 0), (x, 0.13, middle), 0.075))
-    hooves = [rod((x, 0.13, 0), (x, 0.13, 0.06), 0.08) for x in (-0.2, 0.2) if not (sits and x < 0)]
-    hooves += [rod((0.03, 0.218, 0.07), (0.1, 0.23, 0.07), 0.076)] if sits else []
-    head = (long * (0.75 if sits else 0.95), 0.0, middle + (0.34 if sits else 0.1))
+    long, height = rng.uniform(0.34, 0.42), 0.27 * form.tall
+    middle = leg_length + height * 0.85
+    legs = [rod((x, 0.13, 0), (x, 0.13, middle), 0.075) for x in (-0.2, 0.2)]
+    hooves = [rod((x, 0.13, 0), (x, 0.13, 0.06), 0.08) for x in (-0.2, 0.2)]
+    head = (long * 0.95, 0.0, middle + rng.uniform(0.04, 0.14))
     x, _, z = head
     snout = move(turn(cylinder(0.1, 0.14, 18, top=0.095), "y", 90), x + r * 0.72, 0, z - 0.05)
     pieces = [
-        Piece("body", move(body, z=middle)),
+        Piece("body", blob((0, 0, middle), (long, fat, height), 22)),
         Piece("leg", pair(join(*legs))),
         Piece("foot", pair(join(*hooves)), "hooves"),
         Piece("head", blob(head, (r, r * 1.05, r), 20)),
@@ -241,15 +230,21 @@ def pig(rng: Rng, form: Form) -> list[Piece]:
         Piece("nostril", pair(blob((x + r * 0.72 + 0.14, 0.042, z - 0.05), (0.015, 0.024, 0.036), 8)), "hooves"),
         *eyes(head, (r, r * 1.05, r), 0.05, apart_deg=38, up_deg=32),
     ]
-    floppy = rng.uniform(0.0, 0.14)
+    floppy = rng.uniform(-0.08, 0.02) if rng.random() < 0.5 else rng.uniform(0.1, 0.16)
     foot = np.array([x - 0.02, r * 0.6, z + r * 0.62])
     tip = foot + np.array([0.08 + floppy, 0.1, 0.2 - floppy])
     pieces.append(Piece("ear", pair(along(scale(cone(0.1, 0.2, 14), (0.5, 1, 1)), tuple(foot), tuple(tip))), "snout"))
     t = np.linspace(0, 1, 20)
     a = t * 2 * np.pi * 1.4
     curl = np.stack([-t * 0.2, 0.075 * np.sin(a), 0.075 * (1 - np.cos(a))], 1)
-    start = (-long * np.cos(np.radians(tilt)) * 0.97, 0.0, middle - long * np.sin(np.radians(tilt)) * 0.6)
-    pieces.append(Piece("tail", move(tube(curl, 0.03, 8), *start), "snout"))
+    pieces.append(Piece("tail", move(tube(curl, 0.03, 8), -long * 0.97, 0, middle), "snout"))
+    if rng.random() < 0.35:
+        patches = []
+        for side, a in ((1, rng.uniform(0.2, 0.9)), (-1, rng.uniform(0.2, 0.9)), (1, rng.uniform(2.0, 2.7))):
+            out = np.array([0.55 * np.cos(a) - 0.1, side * 0.75, 0.55 * np.sin(a)])
+            out *= np.array([long, fat, height]) / np.linalg.norm(out)
+            patches.append(blob((out[0], out[1], out[2] + middle), (0.12, 0.04, 0.09), 12))
+        pieces.append(Piece("patches", join(*patches), "hooves"))
     return stand(pieces)
 
 
@@ -259,7 +254,7 @@ KINDS = (
         dog,
         {
             "main": ("brown", "tan", "cream", "rust", "gray", "white"),
-            "muzzle": ("cream", "ivory"),
+            "muzzle": ("cream", "ivory", "tan"),
             "nose": ("dark",),
             "ears": ("bark", "dark", "brown"),
             "collar": ("red", "blue", "green"),
@@ -276,10 +271,10 @@ KINDS = (
         cat,
         {
             "main": ("orange", "gray", "black", "white", "tan"),
-            "muzzle": ("ivory",),
+            "muzzle": ("ivory", "tan"),
             "nose": ("rose",),
             "inner ears": ("rose",),
-            "whiskers": ("ivory",),
+            "whiskers": ("ivory", "gray"),
             **FACE,
         },
         forms=(),
@@ -291,9 +286,9 @@ KINDS = (
         rabbit,
         {
             "main": ("white", "gray", "tan", "brown"),
-            "muzzle": ("ivory",),
+            "muzzle": ("ivory", "tan"),
             "nose": ("rose",),
-            "tail": ("white",),
+            "tail": ("white", "tan"),
             "inner ears": ("pink",),
             **FACE,
         },
@@ -304,7 +299,7 @@ KINDS = (
     Kind(
         "pig",
         pig,
-        {"main": ("pink", "rose", "pink", "skin"), "snout": ("coral", "rose"), "hooves": ("brown", "dark"), **FACE},
+        {"main": ("pink", "pink", "skin"), "snout": ("coral", "rose"), "hooves": ("brown", "dark"), **FACE},
         {"snout": "snout"},
         forms=(),
         synonyms=("piglet",),

@@ -113,7 +113,7 @@ def _icing_cap(rng: Rng, radius: float, z: float, n: int = 24) -> Mesh:
 
 
 def donut(rng: Rng, form: Form) -> list[Piece]:
-    """A donut with icing, lying, leaning or standing; sprinkled, striped or bitten."""
+    """A donut with icing, lying or leaning; sprinkled, striped or bitten."""
     r, n, m = rng.uniform(0.155, 0.19), 40, 18
     bitten = rng.random() < 0.3
     gap = rng.uniform(35, 55) if bitten else 0.0
@@ -166,7 +166,7 @@ def donut(rng: Rng, form: Form) -> list[Piece]:
     for slot, meshes in zip(("sprinkles", "more sprinkles"), bits, strict=True):
         if meshes:
             pieces.append(Piece("sprinkles", join(*meshes), slot))
-    tilt = rng.choice([0.0, 35.0, 80.0], p=[0.45, 0.25, 0.3])
+    tilt = rng.choice([0.0, 25.0, 50.0], p=[0.5, 0.25, 0.25])
     return stand([Piece(p.label, turn(turn(p.mesh, "z", turn0), "y", tilt), p.slot) for p in pieces])
 
 
@@ -329,7 +329,7 @@ KINDS = (
     Kind(
         "apple",
         apple,
-        {"main": ("red", "red", "green", "yellow", "lime"), "stalk": ("bark",), "leaf": ("leaf", "green")},
+        {"main": ("red", "red", "green", "yellow", "lime"), "stalk": ("bark",), "leaf": ("leaf", "green", "lime")},
         {"leaf": "leaf"},
         forms=(),
     ),

@@ -51,7 +51,7 @@ def tree(rng: Rng, form: Form) -> list[Piece]:
     balls = [((0.0, 0.0, top), (wide, wide, high))]
     if variant == 1:
         for k in range(8):
-            a, up = k * 2 * np.pi / 5 + rng.uniform(-0.3, 0.3), -0.25 if k < 5 else 0.5
+            a, up = k * 2 * np.pi / (5 if k < 5 else 3) + rng.uniform(-0.25, 0.25), -0.25 if k < 5 else 0.5
             reach = 0.66 if k < 5 else 0.45
             size = rng.uniform(0.5, 0.62)
             balls.append(
@@ -115,7 +115,7 @@ def cactus(rng: Rng, form: Form) -> list[Piece]:
         high, r = rng.uniform(0.62, 0.78) * form.tall, rng.uniform(0.11, 0.14)
         body = [_ribbed(move(capsule(r, high - r, 24), z=0))]
         body[0] = move(body[0], z=pot - 0.06)
-        for k in range(int(rng.integers(1, 4))):
+        for k in range(int(rng.integers(2, 4))):
             a = rng.uniform(-0.4, 0.4) + k * np.pi + np.pi / 2 + (np.pi / 2 if k == 2 else 0)
             low, out, up = pot + high * rng.uniform(0.28, 0.5), r + rng.uniform(0.1, 0.14), high * rng.uniform(0.22, 0.34)
             bow = [(0, low), (out * 0.8, low), (out, low + 0.04), (out, low + up)]
@@ -209,7 +209,7 @@ def mushroom(rng: Rng, form: Form) -> list[Piece]:
     t = np.linspace(0, np.pi / 2, 9)
     side, rise = np.cos(t), np.sin(t)
     if rng.random() < 0.3:
-        side, rise, high = (1 - rise) ** 0.8, t / t[-1], high * 1.25
+        side, rise, high = side**0.8, t / t[-1], high * 1.3
     outer = np.stack([wide * side, stem + high * rise], 1)
     outer[-1, 0] = 0
     brim = [(0, stem + 0.02), (wide * 0.82, stem - 0.03), (wide * 0.97, stem - 0.035)]
@@ -234,7 +234,7 @@ def mushroom(rng: Rng, form: Form) -> list[Piece]:
             "stem",
         ),
     ]
-    if rng.random() < 0.8:
+    if rng.random() < 0.85:
         spots = []
         for level, count in ((1.6, 7), (4.0, 5), (6.2, 2)):
             out, z = (np.interp(level, np.arange(9), outer[:, axis]) for axis in (0, 1))

@@ -41,35 +41,30 @@ def cone(rng: Rng, form: Form) -> list[Piece]:
 
 
 def pyramid(rng: Rng, form: Form) -> list[Piece]:
-    """A pyramid on a square, at any turn; sometimes in steps."""
+    """A pyramid on a square, at any turn."""
     side, height = rng.uniform(0.9, 1.05) * form.wide, rng.uniform(0.75, 0.95) * form.tall
-    square = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (side / 2)
-    levels = [(1.0, 0.0), (0.0, height)]
-    if rng.random() < 0.15:
-        steps = int(rng.integers(4, 6))
-        levels = [(1 - k / steps, h * height / steps) for k in range(steps) for h in (k, k + 1)]
-    rings = [np.column_stack([square * size, np.full(4, z)]) for size, z in levels]
-    return [Piece("pyramid", _spun(loft(np.stack(rings)), rng), smooth=False)]
+    base = np.array([(-1, -1, 0), (1, -1, 0), (1, 1, 0), (-1, 1, 0)]) * (side / 2)
+    return [Piece("pyramid", _spun(loft(np.stack([base, base * 0 + np.array([0, 0, height])])), rng), smooth=False)]
 
 
 def ring(rng: Rng, form: Form) -> list[Piece]:
     """A ring, lying or standing upright."""
     thickness = rng.uniform(0.07, 0.13)
     mesh = torus(0.45, thickness, 40, 16)
-    if rng.random() < 0.5:
+    if rng.random() < 0.6:
         return [Piece("ring", move(mesh, z=thickness))]
     return [Piece("ring", move(turn(mesh, "y", 90), z=0.45 + thickness))]
 
 
 def egg(rng: Rng, form: Form) -> list[Piece]:
-    """An egg on its blunt end, or lying."""
+    """An egg on its blunt end, or leaning."""
     taper, radius = rng.uniform(0.2, 0.3), rng.uniform(0.33, 0.37)
     turns = np.linspace(0, np.pi, 19)
     profile = np.stack([radius * np.sin(turns) * (1 + taper * np.cos(turns)), 0.5 - 0.5 * np.cos(turns)], 1)
     profile[[0, -1], 0] = 0
     mesh = lathe(profile, 28)
     if rng.random() < 0.3:
-        mesh = turn(mesh, "y", rng.uniform(70, 90))
+        mesh = turn(mesh, "y", rng.uniform(45, 70))
         mesh = turn(move(mesh, z=-mesh.vertices[:, 2].min()), "z", rng.uniform(-60, 60))
     return [Piece("egg", mesh)]
 

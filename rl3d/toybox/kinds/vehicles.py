@@ -73,7 +73,7 @@ def _strip(line: Points2, width: float, thickness: float = 0.03) -> Mesh:
     return _slab(np.concatenate([line - normal, (line + normal)[::-1]]), width)
 
 
-def _between(a: Sequence[float], b: Sequence[float], *where: float) -> Float[ndarray, "k 2"]:
+def _between(a: Sequence[float] | Float[ndarray, "2"], b: Sequence[float] | Float[ndarray, "2"], *where: float) -> Float[ndarray, "k 2"]:
     """Points at these fractions of the way from a to b."""
     return np.asarray(a, float) + np.array(where)[:, None] * np.subtract(b, a)
 
