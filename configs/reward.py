@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from rl3d.configs.default import recipe as default
+from rl3d.configs.default import recipe as default  # pyright: ignore[reportMissingImports]
 
 from rl3d.terms.ascent import Ascend
 

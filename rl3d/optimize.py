@@ -99,7 +99,7 @@ def advance(o: Optimization) -> Report:
     asked = {name: signal.cameras(shared, o.rng) for name, signal in o.signals.items()}
     cameras, slices = _together(asked)
     rendered, trace = o.scene.render(cameras)
-    leaves = _leaves(rendered)
+    leaves = rendered.leaves()
 
     pixel_losses, scene_losses = {}, {}
     for name, signal in o.signals.items():
@@ -112,7 +112,7 @@ def advance(o: Optimization) -> Report:
         if "scene" in losses:
             scene_losses[name] = losses["scene"]
 
-    gradients = _pixel_gradients(pixel_losses, _tensors(leaves), recipe.weights)
+    gradients = _pixel_gradients(pixel_losses, leaves.tensors(), recipe.weights)
     gradients = _balance(gradients, recipe.ratios)
     scene_loss = sum((recipe.weights.get(name, 1.0) * loss for name, loss in scene_losses.items()), torch.zeros(()))
     total = [torch.stack(parts).sum(0) for parts in zip(*gradients.values(), strict=True)]
@@ -120,12 +120,11 @@ def advance(o: Optimization) -> Report:
     good = all(g.isfinite().all() for g in total) and bool(scene_loss.detach().isfinite())
     if good:
         # The one place where gradients cross the rasterizer.
-        outputs, seeds = [(x, g) for x, g in zip(_tensors(rendered), total, strict=False)], []
-        tensors = [x for x, _ in outputs if x.requires_grad]
-        seeds = [g for x, g in outputs if x.requires_grad]
+        crossing = [(x, g) for x, g in zip(rendered.tensors(), total, strict=False) if x.requires_grad]
+        outputs, seeds = [x for x, _ in crossing], [g for _, g in crossing]
         if scene_loss.requires_grad:
-            tensors, seeds = [*tensors, scene_loss], [*seeds, None]
-        torch.autograd.backward(tensors, seeds)
+            outputs, seeds = [*outputs, scene_loss], [*seeds, torch.ones_like(scene_loss)]
+        torch.autograd.backward(outputs, seeds)
         grads = [p.grad for group in o.optimizer.param_groups for p in group["params"] if p.grad is not None]
         good = all(g.isfinite().all() for g in grads)
     o.step += 1
@@ -164,19 +163,6 @@ def _together(asked: Mapping[str, Cameras | None]) -> tuple[Cameras, dict[str, s
     return Cameras(
         torch.cat([c.cam_from_world for c in sets], 1), torch.cat([c.intrinsics for c in sets], 1), *sizes.pop()
     ), slices
-
-
-def _tensors(views: Views) -> list[Tensor]:
-    return [x for x in (views.rgb, views.alpha, views.depth, views.normals) if x is not None]
-
-
-def _leaves(views: Views) -> Views:
-    """The same pixels, cut off, as leaves."""
-
-    def leaf(x):
-        return None if x is None else x.detach().requires_grad_()
-
-    return Views(leaf(views.rgb), leaf(views.alpha), leaf(views.depth), leaf(views.normals), views.cameras)
 
 
 def _pixel_gradients(

@@ -15,6 +15,7 @@ Axis letters: ``b`` scenes or samples, ``v`` views, ``h w`` pixels, ``n`` primit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -104,29 +105,29 @@ class Views:
 
     def select(self, views) -> Views:
         """The views at these indices (anything that indexes a tensor's axis, but an integer)."""
-
-        def take(x):
-            return None if x is None else x[:, views]
-
-        return Views(take(self.rgb), take(self.alpha), take(self.depth), take(self.normals), self.cameras.select(views))
+        return self._each(lambda x: x[:, views], self.cameras.select(views))
 
     def sample(self, index: int) -> Views:
         """One sample of the batch, as a batch of one."""
-        one = slice(index, index + 1)
-
-        def take(x):
-            return None if x is None else x[one]
-
-        cameras = replace(
-            self.cameras, cam_from_world=self.cameras.cam_from_world[one], intrinsics=self.cameras.intrinsics[one]
-        )
-        return Views(take(self.rgb), take(self.alpha), take(self.depth), take(self.normals), cameras)
+        one, cameras = slice(index, index + 1), self.cameras
+        cameras = replace(cameras, cam_from_world=cameras.cam_from_world[one], intrinsics=cameras.intrinsics[one])
+        return self._each(lambda x: x[one], cameras)
 
     def detach(self) -> Views:
-        def cut(x):
-            return None if x is None else x.detach()
+        return self._each(Tensor.detach, self.cameras)
 
-        return Views(cut(self.rgb), cut(self.alpha), cut(self.depth), cut(self.normals), self.cameras)
+    def leaves(self) -> Views:
+        """The same pixels, cut off from what made them, as leaves that collect gradients."""
+        return self._each(lambda x: x.detach().requires_grad_(), self.cameras)
+
+    def tensors(self) -> list[Tensor]:
+        """The images that there are, in the order of the fields."""
+        return [x for x in (self.rgb, self.alpha, self.depth, self.normals) if x is not None]
+
+    def _each(self, change: Callable[[Tensor], Tensor], cameras: Cameras) -> Views:
+        depth = None if self.depth is None else change(self.depth)
+        normals = None if self.normals is None else change(self.normals)
+        return Views(change(self.rgb), change(self.alpha), depth, normals, cameras)
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def _surface_points(mesh, seed: int) -> torch.Tensor:
     """Points spread evenly over a mesh's surface."""
     import trimesh
 
-    points, _ = trimesh.sample.sample_surface(mesh, POINTS, seed=seed)
+    points, _ = trimesh.sample.sample_surface(mesh, POINTS, seed=seed)  # pyright: ignore[reportAssignmentType]
     return torch.from_numpy(np.asarray(points, np.float32))
 
 

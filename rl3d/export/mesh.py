@@ -45,7 +45,7 @@ def glb_bytes(mesh: trimesh.Trimesh) -> bytes:
     linear = np.where(rgba <= 0.04045, rgba / 12.92, ((rgba + 0.055) / 1.055) ** 2.4)
     linear[:, 3] = 1
     turned.visual.vertex_colors = (255 * linear).round().astype(np.uint8)
-    return trimesh.Scene(turned).export(file_type="glb")
+    return trimesh.Scene(turned).export(file_type="glb")  # pyright: ignore[reportReturnType]
 
 
 def write_glb(path: Path, mesh: trimesh.Trimesh) -> None:

@@ -74,7 +74,7 @@ def surface(field: Float[Tensor, "x y z"], *, extent: float = 1.0, smooth: int =
     if mesh.volume < 0:
         mesh.invert()
     trimesh.smoothing.filter_taubin(mesh, iterations=2 * smooth)
-    return mesh
+    return mesh  # pyright: ignore[reportReturnType]
 
 
 def paint(

@@ -71,12 +71,12 @@ class EmbeddedPrior(nn.Module):
         self.net, self.tokenizer, self.allow_unknown, self.dtype = net, tokenizer, allow_unknown, dtype
         known = net.config
         self.info = PriorInfo(
-            channels=known.channels,
-            size=known.size,
-            views=known.views,
-            elevation_deg=(known.elevation_min_deg, known.elevation_max_deg),
-            distance=known.distance,
-            fov_y_deg=known.fov_y_deg,
+            channels=known["channels"],
+            size=known["size"],
+            views=known["views"],
+            elevation_deg=(known["elevation_min_deg"], known["elevation_max_deg"]),
+            distance=known["distance"],
+            fov_y_deg=known["fov_y_deg"],
             alpha=True,
             negative_prompts=True,
         )
@@ -156,7 +156,7 @@ class EmbeddedPrior(nn.Module):
                 torch.cat([x, x]) for x in (noisy, moment, condition.azimuth, condition.elevation)
             )
             both = self.net(noisy, moment, torch.cat([condition.tokens, condition.negative]), azimuth, elevation)
-        return guide(*both.float().chunk(2), guidance, rescale)
+        return guide(*both.float().chunk(2), guidance, rescale)  # pyright: ignore[reportCallIssue]
 
 
 def latents_from_pixels(rgba: Float[Tensor, "b v 4 h w"]) -> Float[Tensor, "b v 4 h w"]:

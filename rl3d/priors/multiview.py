@@ -102,7 +102,7 @@ class Refiner(nn.Module):
         self.modulation = nn.Linear(width, 2 * hidden)
         for zero in (self.leave, self.modulation):
             nn.init.zeros_(zero.weight)
-            nn.init.zeros_(zero.bias)
+            nn.init.zeros_(zero.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(
         self, coarse: Float[Tensor, "b v c h w"], noisy: Float[Tensor, "b v c h w"], c: Float[Tensor, "b d"]
@@ -170,7 +170,7 @@ class MultiviewTransformer(ModelMixin, ConfigMixin):
 
         ``noisy`` is cos(pi time / 2) clean + sin(pi time / 2) noise, with ``time`` in [0, 1]; angles are in radians.
         """
-        v, patch = noisy.shape[1], self.config.patch
+        v, patch = noisy.shape[1], self.config["patch"]
         text = self.text(tokens)
         c = F.silu(self.noise(time_features(time)) + self.pooled(text.mean(1)))
         x = self.enter(F.pixel_unshuffle(noisy, patch).flatten(3).mT)

@@ -80,7 +80,7 @@ class _Project(torch.autograd.Function):
         channels = (_features(s) + 3) // 4 * 4
         floats = [torch.empty(v, n, *shape) for shape in ((2,), (3,), (), (channels,), ())]
         radii = torch.empty(v, n, dtype=torch.int32)
-        _numba_project.project(gaussians, cameras, lens, *(x.numpy() for x in floats), radii.numpy())
+        _numba_project.project(gaussians, cameras, lens, *(x.numpy() for x in floats), radii.numpy())  # pyright: ignore[reportCallIssue]
         means2d, conics, alphas, features, depths = floats
         ctx.mark_non_differentiable(depths, radii)
         ctx.known = (gaussians, cameras, lens, conics.numpy(), features.numpy(), radii.numpy())
@@ -92,7 +92,9 @@ class _Project(torch.autograd.Function):
         grads = [torch.zeros(x.shape) for x in ctx.known[0]]
         with event.install_listener("numba:compile", _announce):
             _numba_project.unproject(
-                *ctx.known, _arrays(d_means2d, d_conics, d_alphas, d_features), tuple(x.numpy() for x in grads)
+                *ctx.known,
+                _arrays(d_means2d, d_conics, d_alphas, d_features),
+                tuple(x.numpy() for x in grads),  # pyright: ignore[reportCallIssue]
             )
         return *grads, None, None, None
 

@@ -83,4 +83,4 @@ def render_splats(
     far = None if raster.depth is None else raster.depth / raster.alpha.clamp(min=1e-3)
     facing = None if raster.normals is None else torch.nn.functional.normalize(raster.normals, dim=-1, eps=1e-3)
     rgb, alpha, far, facing = (None if x is None else x[None] for x in (raster.rgb, raster.alpha, far, facing))
-    return Views(rgb, alpha, far, facing, cameras), Trace(raster.means2d, raster.radii, (cameras.width, cameras.height))
+    return Views(rgb, alpha, far, facing, cameras), Trace(raster.means2d, raster.radii, (cameras.width, cameras.height))  # pyright: ignore[reportArgumentType]

@@ -114,7 +114,7 @@ class GaussianSplats(nn.Module):
         """
         if self.settings.strategy is None:
             return
-        gradient = trace.means2d.grad if trace.means2d.retains_grad else None
+        gradient = trace.means2d.grad if trace.means2d.is_leaf or trace.means2d.retains_grad else None
         if gradient is not None:
             half_image = 0.5 * trace.means2d.new_tensor(trace.size) * len(gradient)
             seen = trace.radii > 0

@@ -124,8 +124,8 @@ class ClipReward(nn.Module):
         for start in range(0, len(new), 512):
             some = new[start : start + 512]
             tokens = self.tokenizer(some).to(self.mean.device)
-            self._known |= zip(some, self.model.encode_text(tokens, normalize=True).float(), strict=True)
-        return torch.stack([self._known[text] for text in texts]).to(self.mean.device)
+            self._known |= zip(some, self.model.encode_text(tokens, normalize=True).float(), strict=True)  # pyright: ignore[reportCallIssue]
+        return torch.stack([self._known[text] for text in texts]).to(self.mean.device)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
     def embed_views(self, views: Views, background: Background = GRAY) -> Float[Tensor, "b v d"]:
         """Embed each view over a background, with length 1. Views that are not square are squashed."""
@@ -133,11 +133,11 @@ class ClipReward(nn.Module):
             colours = torch.rand(*views.rgb.shape[:2], 1, 1, 3, generator=background, device=background.device)
             background = colours.to(views.rgb)
         pixels = views.over(background)
-        found = self.model.encode_image(self.prepare(pixels.flatten(0, 1).movedim(-1, 1)), normalize=True)
+        found = self.model.encode_image(self.prepare(pixels.flatten(0, 1).movedim(-1, 1)), normalize=True)  # pyright: ignore[reportCallIssue]
         return found.float().unflatten(0, pixels.shape[:2])
 
     def prepare(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 height width"]:
         """Resize with antialiasing and normalise opaque sRGB in [0, 1], as the model was trained to see it."""
         if tuple(pixels.shape[-2:]) != self.size:
             pixels = F.interpolate(pixels, self.size, mode=self.smooth, antialias=True, align_corners=False)
-        return (pixels - self.mean[:, None, None]) / self.std[:, None, None]
+        return (pixels - self.mean[:, None, None]) / self.std[:, None, None]  # pyright: ignore[reportIndexIssue]

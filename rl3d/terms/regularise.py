@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class Solid:
         """No views: it looks at the Gaussians."""
 
     def losses(self, step: Step) -> dict[str, Tensor]:
-        scene = step.scene
+        scene: Any = step.scene
         logits, log_scales = scene.opacity_logits, scene.log_scales
         opacity = torch.sigmoid(logits)
         entropy = -(opacity * torch.nn.functional.logsigmoid(logits) + (1 - opacity) * torch.nn.functional.logsigmoid(-logits))

@@ -8,6 +8,7 @@ import numpy as np
 import trimesh
 from jaxtyping import Float
 from numpy import ndarray
+from trimesh.visual import ColorVisuals
 
 from rl3d.toybox import kinds, shapes
 from rl3d.toybox.paints import PAINTS
@@ -59,7 +60,7 @@ class Toy:
         """All parts in one mesh with plain vertex colours."""
         mesh = shapes.join(*(part.mesh for part in self.parts))
         colours = [np.tile(PAINTS[part.paint].colour, (len(part.mesh.vertices), 1)) for part in self.parts]
-        mesh.visual.vertex_colors = np.concatenate(colours)  # pyright: ignore[reportAttributeAccessIssue]
+        mesh.visual = ColorVisuals(mesh, vertex_colors=np.concatenate(colours))
         return mesh
 
 

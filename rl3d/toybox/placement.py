@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import no_type_check
-from typing import no_type_check
 
 import numba
 import numpy as np

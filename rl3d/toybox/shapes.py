@@ -102,7 +102,7 @@ def capsule(radius: float, length: float, n: int = 20) -> Mesh:
     angle = np.linspace(0, np.pi / 2, n // 4 + 1)
     cap = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
     cap[-1, 0] = 0
-    return lathe(np.concatenate([cap[::-1] * (1, -1), cap + (0, length)]), n)
+    return lathe(np.concatenate([cap[::-1] * (1, -1), cap + np.array([0, length])]), n)
 
 
 def box(x: float, y: float, z: float, *, taper: tuple[float, float] = (1.0, 1.0)) -> Mesh:
@@ -119,7 +119,9 @@ def rounded_box(x: float, y: float, z: float, radius: float = 0.15, n: int = 3) 
     inset, rise = radius * (1 - np.sin(angle)), radius * (1 - np.cos(angle))
     levels = [(i, h) for i, h in zip(inset, rise, strict=True)]
     levels += [(i, z - h) for i, h in zip(inset[::-1], rise[::-1], strict=True)]
-    rings = [np.column_stack([rounded_rectangle(x - 2 * i, y - 2 * i, radius - i, n), np.full(4 * (n + 1), h)]) for i, h in levels]
+    rings = [
+        np.column_stack([rounded_rectangle(x - 2 * i, y - 2 * i, radius - i, n), np.full(4 * (n + 1), h)]) for i, h in levels
+    ]
     return loft(np.stack(rings))
 
 
@@ -141,17 +143,19 @@ def torus(radius: float, thickness: float, n: int = 32, m: int = 14) -> Mesh:
 
 
 def tube(
-    path: Points3, radius: float | Sequence[float] | Float[ndarray, "k"], n: int = 12, *, closed: bool = False, flat: float = 1.0
+    path: Points3,
+    radius: float | Sequence[float] | Float[ndarray, "k"],
+    n: int = 12,
+    *,
+    closed: bool = False,
+    flat: float = 1.0,
 ) -> Mesh:
     """Sweep a circle along a path of points; ``radius`` may differ at each point.
 
     ``flat`` squeezes the section across the path's own plane of bending. The frame is carried by parallel transport.
     """
     path = np.asarray(path, float)
-    if closed:
-        tangent = np.roll(path, -1, 0) - np.roll(path, 1, 0)
-    else:
-        tangent = np.gradient(path, axis=0)
+    tangent = np.roll(path, -1, 0) - np.roll(path, 1, 0) if closed else np.gradient(path, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
     side = np.cross(tangent[0], np.eye(3)[np.argmin(np.abs(tangent[0]))])
     section = circle(1, n)
@@ -218,8 +222,8 @@ def move(mesh: Mesh, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Mesh:
 
 def scale(mesh: Mesh, factor: float | tuple[float, float, float]) -> Mesh:
     """Stretch about the origin. Negative factors mirror, and keep faces outward."""
-    factor = np.broadcast_to(np.asarray(factor, float), 3)
-    return _mesh(mesh.vertices * factor, mesh.faces if np.prod(factor) > 0 else mesh.faces[:, ::-1])
+    factors = np.broadcast_to(np.asarray(factor, float), 3)
+    return _mesh(mesh.vertices * factors, mesh.faces if np.prod(factors) > 0 else mesh.faces[:, ::-1])
 
 
 def turn(mesh: Mesh, axis: str, degrees: float) -> Mesh:
@@ -233,12 +237,12 @@ def turn(mesh: Mesh, axis: str, degrees: float) -> Mesh:
 
 def along(mesh: Mesh, start: Sequence[float], stop: Sequence[float]) -> Mesh:
     """Turn and shift a mesh so that its z axis runs from ``start`` towards ``stop``; sizes stay."""
-    start, direction = np.asarray(start, float), np.subtract(stop, start)
+    direction = np.subtract(stop, start)
     z = direction / np.linalg.norm(direction)
     x = np.cross([0.0, 1.0, 0.0] if abs(z[1]) < 0.9 else [1.0, 0.0, 0.0], z)
     x /= np.linalg.norm(x)
     rotation = np.stack([x, np.cross(z, x), z], 1)
-    return _mesh(mesh.vertices @ rotation.T + start, mesh.faces)
+    return _mesh(mesh.vertices @ rotation.T + np.asarray(start, float), mesh.faces)
 
 
 def rod(start: Sequence[float], stop: Sequence[float], radius: float, top: float | None = None, n: int = 14) -> Mesh:

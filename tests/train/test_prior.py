@@ -49,7 +49,7 @@ def state(work) -> dict[str, torch.Tensor]:
 
 
 def test_a_tiny_network_learns_four_sets(folder, tmp_path):
-    out = train(tiny(folder, tmp_path, steps=120, lr=5e-3, decay=40))
+    out = train(tiny(folder, tmp_path, steps=120, lr=5e-3, decay=40.0))
     losses = [record["loss"] for record in records(tmp_path) if "loss" in record]
     assert np.mean(losses[-10:]) < np.mean(losses[:3]) / 5
     assert EmbeddedPrior.load(out).info.size == 64
@@ -84,6 +84,14 @@ def test_batches_depend_on_their_rng_alone_and_drop_captions(folder):
     assert not one.clean[:, :, :3, 0, 0].any()
 
 
+def test_shifted_noise_times_have_twice_the_noise_and_nothing_else_changes(folder):
+    data, tokenizer = ToyViews.open(folder), Tokenizer(grammar.vocabulary())
+    plain, shifted = (draw_batch(data, np.arange(4), tokenizer, np.random.default_rng(5), shift=shift) for shift in (1.0, 2.0))
+    ratios = [torch.tan(torch.pi / 2 * batch.time) for batch in (plain, shifted)]
+    torch.testing.assert_close(ratios[1], 2 * ratios[0], rtol=1e-4, atol=1e-5)
+    assert torch.equal(plain.noise, shifted.noise)
+
+
 def test_the_vocabulary_covers_captions():
     tokenizer, rng = Tokenizer(grammar.vocabulary()), np.random.default_rng(0)
     tokenizer([grammar.caption(grammar.sample(rng), rng) for _ in range(200)])
@@ -91,12 +99,12 @@ def test_the_vocabulary_covers_captions():
 
 
 def test_learning_rate_warms_up_stays_and_falls():
-    factors = [learning_rate_factor(i, i, warmup=4, total=20, decay=10) for i in range(21)]
+    factors = [learning_rate_factor(i, float(i), warmup=4, total=20.0, decay=10.0) for i in range(21)]
     assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
     assert factors[10] == 1
     assert factors[15] == 0.5
     assert factors[20] == 0
-    assert learning_rate_factor(1000, 2000.0, warmup=4, total=20, decay=0) == 1
+    assert learning_rate_factor(1000, 2000.0, warmup=4, total=20.0, decay=0.0) == 1
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (8, 40), (40, 8)])

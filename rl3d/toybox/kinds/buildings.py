@@ -244,7 +244,7 @@ def castle(rng: Rng, form: Form) -> list[Piece]:
         for x, y in corners
         for a in ((0 if x > 0 else np.pi), (np.pi / 2 if y > 0 else -np.pi / 2))
     ]
-    pieces.append(Piece("window", _at(slit, [tuple(map(float, p)) for p in places]), "windows", False))
+    pieces.append(Piece("window", _at(slit, [tuple(map(float, p)) for p in places]), "windows", False))  # pyright: ignore[reportArgumentType]
     if rng.random() < 0.6:
         for x, y, z in flags:
             pieces += _flag(x, y, z, 0.19)

@@ -36,7 +36,7 @@ PAINTS = ("red", "blue", "yellow", "green", "orange", "turquoise", "white")
 LAMPS = ("yellow", "cream", "white")
 
 
-def _softened(outline: Points2, radius: float) -> Float[ndarray, "k 2"]:
+def _softened(outline: Points2, radius: float) -> Float[ndarray, "m 2"]:
     """Round a polygon's corners, with three points each; short edges get smaller roundings."""
     points = np.asarray(outline, float)
     rounded = []
@@ -73,7 +73,9 @@ def _strip(line: Points2, width: float, thickness: float = 0.03) -> Mesh:
     return _slab(np.concatenate([line - normal, (line + normal)[::-1]]), width)
 
 
-def _between(a: Sequence[float] | Float[ndarray, "2"], b: Sequence[float] | Float[ndarray, "2"], *where: float) -> Float[ndarray, "k 2"]:
+def _between(
+    a: Sequence[float] | Float[ndarray, "2"], b: Sequence[float] | Float[ndarray, "2"], *where: float
+) -> Float[ndarray, "k 2"]:
     """Points at these fractions of the way from a to b."""
     return np.asarray(a, float) + np.array(where)[:, None] * np.subtract(b, a)
 
@@ -362,7 +364,7 @@ def train(rng: Rng, form: Form) -> list[Piece]:
     fronts = [half - 0.15] if rng.random() < 0.5 else [half - 0.13, half - 0.15 - 2 * small]
     pieces += _wheels(fronts, small, 0.09, width + 0.05)
     bar = rounded_box(wheels[1] - wheels[0] + 0.12, 0.05, 0.05, 0.015, 2)
-    pieces.append(Piece("rod", _pairs(bar, np.mean(wheels), width / 2 + 0.05, radius - 0.06), "bands", False))
+    pieces.append(Piece("rod", _pairs(bar, np.mean(wheels), width / 2 + 0.05, radius - 0.06), "bands", False))  # pyright: ignore[reportArgumentType]
     if rng.random() < 0.6:
         plough = _slab([(half - 0.08, 0.03), (half + 0.1, 0.03), (half, 0.2), (half - 0.08, 0.2)], 0.86 * width)
         pieces.append(Piece("cowcatcher", plough, "buffers", False))
