@@ -93,8 +93,8 @@ class _Project(torch.autograd.Function):
         with event.install_listener("numba:compile", _announce):
             _numba_project.unproject(
                 *ctx.known,
-                _arrays(d_means2d, d_conics, d_alphas, d_features),
-                tuple(x.numpy() for x in grads),  # pyright: ignore[reportCallIssue]
+                _arrays(d_means2d, d_conics, d_alphas, d_features),  # pyright: ignore[reportCallIssue]
+                tuple(x.numpy() for x in grads),
             )
         return *grads, None, None, None
 

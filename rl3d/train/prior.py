@@ -320,7 +320,8 @@ library_name: diffusers
 # The embedded prior of rl3d
 
 A text- and camera-conditioned diffusion model of several views of one toy, jointly: {size:.1f} million parameters, float16.
-It makes premultiplied RGBA of {known["size"]} x {known["size"]} pixels, {known["views"]} views at a time as trained; others work too.
+It makes premultiplied RGBA of {known["size"]} x {known["size"]} pixels, {known["views"]} views at a time as trained; other
+numbers work too.
 
 - **Files**: `transformer` (a diffusers `ModelMixin`, `rl3d.priors.multiview.MultiviewTransformer`), `tokenizer` (a list of
   {len(grammar.vocabulary())} words), `scheduler` (a diffusers `DDIMScheduler` of the same cosine schedule).
