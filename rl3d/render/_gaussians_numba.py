@@ -91,11 +91,8 @@ class _Project(torch.autograd.Function):
     def backward(ctx, d_means2d, d_conics, d_alphas, d_features, *_):
         grads = [torch.zeros(x.shape) for x in ctx.known[0]]
         with event.install_listener("numba:compile", _announce):
-            _numba_project.unproject(
-                *ctx.known,
-                _arrays(d_means2d, d_conics, d_alphas, d_features),  # pyright: ignore[reportCallIssue]
-                tuple(x.numpy() for x in grads),
-            )
+            upstream, found = _arrays(d_means2d, d_conics, d_alphas, d_features), tuple(x.numpy() for x in grads)
+            _numba_project.unproject(*ctx.known, upstream, found)  # pyright: ignore[reportCallIssue]
         return *grads, None, None, None
 
 
