@@ -31,8 +31,8 @@ def rasterize(
         RuntimeError: If gsplat or its kernels are missing, or the tensors are not on a CUDA device.
     """
     try:
-        from gsplat import rasterization
-        from gsplat.cuda._backend import _C
+        from gsplat import rasterization  # pyright: ignore[reportMissingImports]
+        from gsplat.cuda._backend import _C  # pyright: ignore[reportMissingImports]
     except Exception as error:
         raise RuntimeError(f"gsplat could not be loaded: {error}. {REMEDY}") from error
     if _C is None:

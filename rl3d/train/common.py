@@ -96,7 +96,7 @@ def log(path: Path, record: dict) -> None:
 def keep_memory() -> None:
     """Tell glibc to keep freed memory, since returning it costs a page fault for each new activation.
 
-    Tens of percent of a training step on a small CPU; does nothing elsewhere.
+    Does nothing on other systems than Linux.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
