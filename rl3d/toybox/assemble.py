@@ -24,6 +24,9 @@ STRETCH = {"tall": (1.55, 1.0), "short": (0.6, 1.0), "wide": (1.0, 1.6), "narrow
 NEUTRAL = ("cream", "dark", "white", "steel", "brown", "gray")
 """Paints for parts whose own natural paints all look too much like the main one."""
 
+EYES = ("eyes", "pupils")
+"""Slots that keep their paints whatever the main one is: each is told apart by the other."""
+
 TOO_CLOSE = 0.25
 """Distance in sRGB below which two paints are not told apart well."""
 
@@ -121,7 +124,7 @@ def _paints(kind: Kind, item: Item, rng: Rng) -> dict[str, str]:
         options = [paint for paint in kind.slots["main"] if all(_apart(paint, other) for other in chosen.values())]
         chosen["main"] = str(rng.choice(options or kind.slots["main"]))
     for slot, natural in kind.slots.items():
-        options = [paint for paint in natural if _apart(paint, chosen["main"])]
+        options = [paint for paint in natural if slot in EYES or _apart(paint, chosen["main"])]
         options = options or [paint for paint in NEUTRAL if _apart(paint, chosen["main"])]
         pick = str(rng.choice(options))
         chosen.setdefault(slot, pick)

@@ -213,7 +213,7 @@ def _vocabulary() -> frozenset[str]:
         said.extend(ways)
     said.extend((*PAINTS, *_STUFF.values()))
     for kind in kinds.KINDS.values():
-        said.extend((kind.name, plural(kind), *kind.synonyms, *kind.accents))
+        said.extend((kind.name, *kind.synonyms, *kind.accents, *((plural(kind),) if kind.loose else ())))
     return frozenset(word for text in said for word in words(text))
 
 
