@@ -20,6 +20,7 @@ from rl3d.optimize import Optimization, Report, begin, optimize, restore, state
 from rl3d.recipe import Recipe, describe
 from rl3d.render.gaussians import render_splats
 from rl3d.run import Run, circumstances
+from rl3d.scene import load_scene, scene_file
 from rl3d.types import Cameras, Prompt, Splats
 
 CHECKPOINT_EVERY = 25
@@ -162,8 +163,6 @@ def find_run(out: Path, name: str, request: Request) -> Run:
 
 def read_prompts(names: Sequence[str]) -> list[Prompt]:
     """Prompts from the words of a command line: a prompt itself, a scene, or a file with a prompt on each line."""
-    from rl3d.scene import load_scene, scene_file
-
     prompts = []
     for name in names:
         path = Path(name)

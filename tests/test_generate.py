@@ -50,7 +50,7 @@ def test_a_run_holds_all_that_was_promised_and_is_not_done_twice(here, capsys):
     folder = here / "runs" / "a-red-mug"
     splats = read_ply(folder / "asset.ply")
     assert 0 < len(splats) <= 80
-    assert trimesh.load(folder / "mesh.glb", force="mesh").faces.shape[1] == 3 or not (folder / "mesh.glb").exists()
+    assert len(trimesh.load(folder / "mesh.glb", force="mesh").faces) > 0
     assert Image.open(folder / "preview.png").size == (1024, 512)
     assert len(imageio.mimread(folder / "turntable.mp4", memtest=False)) == 72
     summary = json.loads((folder / "summary.json").read_text())
@@ -192,7 +192,6 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(here, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         steps.close()
     monkeypatch.undo()
-    monkeypatch.setenv("RL3D_WEIGHTS", os.environ.get("RL3D_WEIGHTS", ""))
     assert (run.folder / "checkpoint.safetensors").read_bytes() == good
 
 
