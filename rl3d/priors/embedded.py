@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,10 +43,13 @@ class Embedded:
     folder: str = "prior"
     allow_unknown: bool = False
     """Read words that it does not know as one unknown word, rather than refuse them."""
+    dtype: Literal["fastest", "float32", "bfloat16"] = "fastest"
+    """What it computes in: by default whichever of the two is faster on this machine."""
 
     def build(self, device: torch.device | str = "cpu") -> EmbeddedPrior:
         """Load it, frozen."""
-        prior = EmbeddedPrior.load(find_model(self.folder), allow_unknown=self.allow_unknown)
+        dtype = fastest_dtype(torch.device(device).type) if self.dtype == "fastest" else getattr(torch, self.dtype)
+        prior = EmbeddedPrior.load(find_model(self.folder), allow_unknown=self.allow_unknown, dtype=dtype)
         return prior.requires_grad_(False).to(device)
 
     def check(self, prompt: Prompt) -> None:
@@ -58,17 +62,14 @@ class EmbeddedPrior(nn.Module):
     """A :class:`~rl3d.protocols.Prior` of toys; see :class:`~rl3d.priors.multiview.MultiviewTransformer`.
 
     Its latents are pixels: alpha as 2 alpha - 1, and colour over gray as 2 (colour + (1 - alpha) / 2) - 1, so that all are in
-    [-1, 1] and the colour of empty background is 0. ``dtype`` is the compute type of its matrix products: None takes the faster
-    of float32 and bfloat16 on this machine (:func:`fastest_dtype`). Results are float32 always.
+    [-1, 1] and the colour of empty background is 0. It computes in the type of its network's weights; results are float32.
     """
 
     info: PriorInfo
 
-    def __init__(
-        self, net: MultiviewTransformer, tokenizer: Tokenizer, *, allow_unknown: bool = False, dtype: torch.dtype | None = None
-    ):
+    def __init__(self, net: MultiviewTransformer, tokenizer: Tokenizer, *, allow_unknown: bool = False):
         super().__init__()
-        self.net, self.tokenizer, self.allow_unknown, self.dtype = net, tokenizer, allow_unknown, dtype
+        self.net, self.tokenizer, self.allow_unknown = net, tokenizer, allow_unknown
         known = net.config
         self.info = PriorInfo(
             channels=known["channels"],
@@ -85,14 +86,18 @@ class EmbeddedPrior(nn.Module):
     def load(
         cls, folder: Path | str = WEIGHTS, *, allow_unknown: bool = False, dtype: torch.dtype | None = None
     ) -> EmbeddedPrior:
-        """Load a folder that :meth:`save` wrote; the package's own by default."""
+        """Load a folder that :meth:`save` wrote; the package's own by default.
+
+        ``dtype`` is the type of the weights and so of the computation: None takes the faster of float32 and bfloat16 on this
+        machine's CPU (:func:`fastest_dtype`).
+        """
         folder = Path(folder)
         if not (folder / "transformer").is_dir():
             raise ValueError(
                 f"no prior in {folder}: it lacks the folder transformer; train one with python -m rl3d.train.prior"
             )
-        net = MultiviewTransformer.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
-        return cls(net.eval(), Tokenizer.load(folder / "tokenizer"), allow_unknown=allow_unknown, dtype=dtype)
+        net = MultiviewTransformer.from_pretrained(folder / "transformer", torch_dtype=dtype or fastest_dtype())
+        return cls(net.eval(), Tokenizer.load(folder / "tokenizer"), allow_unknown=allow_unknown)
 
     def save(self, folder: Path | str) -> None:
         """Write the network in float16, the tokenizer and the matching diffusers scheduler."""
@@ -148,15 +153,11 @@ class EmbeddedPrior(nn.Module):
         """The clean latents, in float32; ``guidance`` other than 1 doubles the work. Differentiable."""
         b = len(noisy)
         moment = torch.full((b,), 2 / math.pi * math.atan2(level.sigma, level.alpha)).to(noisy)
-        dtype = self.dtype or fastest_dtype(noisy.device.type)
-        with torch.autocast(noisy.device.type, dtype, enabled=dtype != torch.float32):
-            if guidance == 1:
-                return self.net(noisy, moment, condition.tokens, condition.azimuth, condition.elevation).float()
-            noisy, moment, azimuth, elevation = (
-                torch.cat([x, x]) for x in (noisy, moment, condition.azimuth, condition.elevation)
-            )
-            both = self.net(noisy, moment, torch.cat([condition.tokens, condition.negative]), azimuth, elevation)
-        return guide(*both.float().chunk(2), guidance, rescale)  # pyright: ignore[reportCallIssue]
+        if guidance == 1:
+            return self.net(noisy, moment, condition.tokens, condition.azimuth, condition.elevation)
+        noisy, moment, azimuth, elevation = (torch.cat([x, x]) for x in (noisy, moment, condition.azimuth, condition.elevation))
+        both = self.net(noisy, moment, torch.cat([condition.tokens, condition.negative]), azimuth, elevation)
+        return guide(*both.chunk(2), guidance, rescale)  # pyright: ignore[reportCallIssue]
 
 
 def latents_from_pixels(rgba: Float[Tensor, "b v 4 h w"]) -> Float[Tensor, "b v 4 h w"]:

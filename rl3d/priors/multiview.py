@@ -33,8 +33,16 @@ class Attention(nn.Module):
         b, n, d = x.shape
         qkv = self.qkv(x).view(b * groups, n // groups, 3, self.heads, d // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(self.norm_q(q), self.norm_k(k), v)
+        y = attend(self.norm_q(q), self.norm_k(k), v)
         return self.out(y.transpose(1, 2).reshape(b, n, d))
+
+
+def attend(q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
+    """Scaled dot-product attention."""
+    if q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v)
+    # On a CPU torch's fused attention is slower than its two products, most of all backward.
+    return (q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1) @ v
 
 
 class SwiGLU(nn.Module):
@@ -166,15 +174,16 @@ class MultiviewTransformer(ModelMixin, ConfigMixin):
         azimuth: Float[Tensor, "b v"],
         elevation: Float[Tensor, "b v"],
     ) -> Float[Tensor, "b v c h w"]:
-        """Predict the clean views.
+        """Predict the clean views, in float32; the computation is in the type of the weights.
 
         ``noisy`` is cos(pi time / 2) clean + sin(pi time / 2) noise, with ``time`` in [0, 1]; angles are in radians.
         """
-        v, patch = noisy.shape[1], self.config["patch"]
+        v, patch, dtype = noisy.shape[1], self.config["patch"], self.enter.weight.dtype
         text = self.text(tokens)
-        c = F.silu(self.noise(time_features(time)) + self.pooled(text.mean(1)))
+        c = F.silu(self.noise(time_features(time).to(dtype)) + self.pooled(text.mean(1)))
+        noisy = noisy.to(dtype)
         x = self.enter(F.pixel_unshuffle(noisy, patch).flatten(3).mT)
-        x = x + self.positions + self.camera(camera_features(azimuth, elevation))[:, :, None]
+        x = x + self.positions + self.camera(camera_features(azimuth, elevation).to(dtype))[:, :, None]
         x = x.flatten(1, 2)
         for i, block in enumerate(self.blocks):
             if i % 2 == 0:
@@ -184,7 +193,34 @@ class MultiviewTransformer(ModelMixin, ConfigMixin):
         shift, scale = self.modulation(c)[:, None].chunk(2, dim=-1)
         x = self.leave(modulate(x, shift, scale))
         coarse = F.pixel_shuffle(x.unflatten(1, (v, *(s // patch for s in noisy.shape[-2:]))).permute(0, 1, 4, 2, 3), patch)
-        return self.refiner(coarse, noisy, c)
+        return self.refiner(coarse, noisy, c).float()
+
+
+def repatched(net: MultiviewTransformer, patch: int) -> MultiviewTransformer:
+    """A copy that cuts views into patches of another size, with what it knows of patches and places resized.
+
+    After Beyer et al. 2023, "FlexiViT", sec. 3.3, with plain interpolation: so a network learns what words mean on few large
+    patches, cheaply, before it learns details on many small ones.
+    """
+    old, channels, side = net.config["patch"], net.config["channels"], net.config["size"]
+    if side % patch:
+        raise ValueError(f"views of {side} pixels cannot be cut into patches of {patch}: take a divisor")
+    copy = MultiviewTransformer.from_config({**net.config, "patch": patch})
+    state = net.state_dict()
+
+    def resized(x: Float[Tensor, "n c a a"], size: int) -> Float[Tensor, "n c b b"]:
+        mode = "area" if size < x.shape[-1] else "bilinear"
+        return F.interpolate(x, (size, size), mode=mode, align_corners=None if mode == "area" else False)
+
+    enter = state["enter.weight"].unflatten(1, (channels, old, old))
+    state["enter.weight"] = resized(enter, patch).flatten(1) * (old / patch) ** 2  # the same answer to a plain patch
+    leave = state["leave.weight"].T.unflatten(1, (channels, old, old))
+    state["leave.weight"] = resized(leave, patch).flatten(1).T.contiguous()
+    state["leave.bias"] = resized(state["leave.bias"].view(1, channels, old, old), patch).flatten()
+    places = state["positions"].T.unflatten(1, (side // old, side // old))[None]
+    state["positions"] = resized(places, side // patch)[0].flatten(1).T.contiguous()
+    copy.load_state_dict(state)
+    return copy
 
 
 def time_features(time: Float[Tensor, "b"]) -> Float[Tensor, "b f"]:

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from rl3d.render import _numba_blend, _numba_project
 from rl3d.render._gaussians_torch import Raster, Settings, split
+from rl3d.render._threads import follow_torch
 
 log = logging.getLogger("rl3d.render")
 
@@ -49,6 +50,7 @@ def rasterize(
     settings: Settings,
 ) -> Raster:
     """Draw Gaussians as pinhole cameras see them. Differentiable in everything but the cameras."""
+    follow_torch()
     with event.install_listener("numba:compile", _announce):
         means2d, conics, alphas, features, depths, radii = _Project.apply(
             means, quats, scales, opacities, sh, viewmats, Ks, settings

@@ -20,6 +20,7 @@ from jaxtyping import Float32, Int32
 from numba import njit, prange
 from numpy import ndarray
 
+from rl3d.render._threads import follow_torch
 from rl3d.types import Cameras
 
 
@@ -92,6 +93,7 @@ def rasterize(
     shape = (b, v, cameras.height * samples, cameras.width * samples)
     face, inverse_depth = np.empty(shape, np.int32), np.empty(shape, np.float32)
     barycentrics = np.empty((*shape, 2), np.float32)
+    follow_torch()
     _rasterize(mesh.vertices, mesh.faces, spans, project, samples, 1 / near, face, barycentrics, inverse_depth)
     return Fragments(face, barycentrics, inverse_depth)
 

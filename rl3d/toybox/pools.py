@@ -115,15 +115,30 @@ def near_misses(spec: Spec, rng: Rng) -> list[Spec]:
     Changes of structure come first (things or colours exchanged, another relation, part, count or form), then in random order
     other colours and look-alike kinds.
     """
-    structure, rest = list(_exchanged(spec)), []
-    for i, item in enumerate(spec.items):
-        for other in _structural(item, rng):
-            structure.append(_with(spec, i, other))
-        for other in _repainted(item):
-            rest.append(_with(spec, i, other))
+    structure, rest = _changes(spec, rng)
     order = [*structure, *(rest[k] for k in rng.permutation(len(rest)))]
     unique = {canonical(claim): claim for claim in order if contradicts(spec, claim)}
     return list(unique.values())
+
+
+def some_misses(spec: Spec, rng: Rng, count: int) -> list[Spec]:
+    """Draw a few near misses without listing all: half of them of structure where there are any, half of colour or kind."""
+    groups = [[group[k] for k in rng.permutation(len(group))] for group in _changes(spec, rng)]
+    found: list[Spec] = []
+    while len(found) < count and any(groups):
+        group = groups[int(rng.integers(2))]
+        if group and contradicts(spec, claim := group.pop()):
+            found.append(claim)
+    return found
+
+
+def _changes(spec: Spec, rng: Rng) -> tuple[list[Spec], list[Spec]]:
+    """What differs from a spec in one respect, true of its toys or not: in structure, and in colour or kind."""
+    structure, rest = list(_exchanged(spec)), []
+    for i, item in enumerate(spec.items):
+        structure += [_with(spec, i, other) for other in _structural(item, rng)]
+        rest += [_with(spec, i, other) for other in _repainted(item)]
+    return structure, rest
 
 
 def _with(spec: Spec, index: int, item: Item) -> Spec:

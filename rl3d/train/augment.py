@@ -97,9 +97,11 @@ def light(x: Float[Tensor, "n c h w"], rng: Rng, *, gain: float, gamma: float) -
 
 def blur(x: Float[Tensor, "n c h w"], rng: Rng, *, most: float) -> Float[Tensor, "n c h w"]:
     """Mix with a copy blurred over 5 pixels, by up to ``most``."""
-    taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
-    flat = F.pad(x.flatten(0, 1)[:, None], (2, 2, 2, 2), mode="replicate")
-    soft = F.conv2d(F.conv2d(flat, taps[None, None, None]), taps[None, None, :, None])[:, 0].unflatten(0, x.shape[:2])
+    h, w = x.shape[-2:]
+    soft = F.pad(x, (2, 2, 2, 2), mode="replicate")
+    taps = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
+    soft = sum(tap * soft[..., i : i + h, :] for i, tap in enumerate(taps))
+    soft = sum(tap * soft[..., i : i + w] for i, tap in enumerate(taps))
     return torch.lerp(x, soft, between(0.0, most, len(x), rng))
 
 
@@ -140,8 +142,13 @@ AUGMENT: dict[str, tuple[Change, ...]] = {
 """Other changes in another order for the judge, so that it does not share the encoder's blind spots."""
 
 
-def compose(changes: tuple[Change, ...], x: Float[Tensor, "n 4 h w"], rng: Rng) -> Float[Tensor, "n 3 h w"]:
-    """Apply changes in order."""
-    for change in changes:
-        x = change(x, rng)
-    return x
+def compose(changes: tuple[Change, ...], x: Float[Tensor, "n 4 h w"], rng: Rng, share: float = 1.0) -> Float[Tensor, "n 3 h w"]:
+    """Apply changes in order, to a share of the pictures drawn at random; the others are laid over light gray."""
+    changed = torch.rand(len(x), generator=rng) < share
+    out = x[:, :3] + (1 - x[:, 3:]) * 0.8
+    if changed.any():
+        some = x[changed]
+        for change in changes:
+            some = change(some, rng)
+        out[changed] = some
+    return out

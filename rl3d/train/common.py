@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import json
 import os
@@ -18,12 +19,20 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose updates are orthogonalised: Jordan et al. 2024, "Muon", for 2-D weights inside a network.
 
     Updates are scaled to AdamW's usual size, 0.2 sqrt(max(rows, columns)) (Liu et al. 2025, "Muon is Scalable for LLM
-    Training", eq. 4), so that both share a learning rate. Iterates in the parameters' own type (torch.optim.Muon always takes
-    bfloat16, which many CPUs only emulate).
+    Training", eq. 4), so that both share a learning rate. Orthogonalises in ``dtype`` (torch.optim.Muon always takes bfloat16,
+    which many CPUs only emulate).
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.float32,
+    ):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -36,7 +45,7 @@ class Muon(torch.optim.Optimizer):
                 if "momentum" not in state:
                     state["momentum"] = torch.zeros_like(p)
                 momentum = state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-                update = orthogonalized(p.grad.lerp(momentum, group["momentum"]))
+                update = orthogonalized(p.grad.lerp(momentum, group["momentum"]).to(self.dtype)).to(p.dtype)
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update, alpha=-0.2 * max(p.shape) ** 0.5 * group["lr"])
 
@@ -51,6 +60,28 @@ def orthogonalized(x: Float[Tensor, "m n"], steps: int = 5) -> Float[Tensor, "m 
         gram = y @ y.mT
         y = a * y + (b * gram + c * gram @ gram) @ y
     return y.mT if tall else y
+
+
+def replica(net: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Copy a network in another type, to compute with; it keeps the precise weights (:func:`refresh`, :func:`collect`)."""
+    # Not net.to: diffusers warns there of modules that ask for float32, and there are none.
+    return nn.Module.to(copy.deepcopy(net), dtype)
+
+
+@torch.no_grad()
+def refresh(fast: nn.Module, net: nn.Module) -> None:
+    """Take over a network's weights."""
+    for to, of in zip(fast.parameters(), net.parameters(), strict=True):
+        to.copy_(of)
+
+
+@torch.no_grad()
+def collect(fast: nn.Module, net: nn.Module) -> None:
+    """Add a replica's gradients to a network's own, and clear them."""
+    for of, to in zip(fast.parameters(), net.parameters(), strict=True):
+        if of.grad is not None:
+            to.grad = of.grad.to(to.dtype) if to.grad is None else to.grad.add_(of.grad)
+            of.grad = None
 
 
 @torch.no_grad()

@@ -26,14 +26,16 @@ from torch.nn import functional as F
 
 from rl3d.cameras import look_at_origin
 from rl3d.files import write_whole
+from rl3d.priors.embedded import fastest_dtype
 from rl3d.protocols import RewardInfo
 from rl3d.rewards.clip import Clip, ClipReward
 from rl3d.toybox import dataset, grammar
 from rl3d.toybox.dataset import ToyViews
-from rl3d.toybox.kinds import KINDS
-from rl3d.toybox.pools import contradicts, near_misses, pool
+from rl3d.toybox.pools import contradicts, pool, some_misses
 from rl3d.toybox.things import Spec
 from rl3d.train import augment, towers
+from rl3d.train.common import keep_memory
+from rl3d.train.facets import Facets
 from rl3d.train.towers import Role
 from rl3d.types import Views
 
@@ -58,7 +60,7 @@ class Training:
     """Steps to train instead, if not 0: then the result does not depend on the clock."""
     toys: int = 128
     """Toys of a batch."""
-    views: int = 2
+    views: int = 1
     """Views of each."""
     misses: int = 1
     """Near misses of each caption, as further negatives."""
@@ -112,57 +114,18 @@ def contrast(logits: Float[Tensor, "n m"], right: Bool[Tensor, "n m"], wrong: Bo
     return (loss.sum(1) / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
 
 
-class Facets(nn.Module):
-    """Reads a spec's attributes off an embedding, of views or of text, by the same linear map.
-
-    A labelled shortcut to what contrast alone finds slowly: where both modalities must answer the same questions from the same
-    coordinates, they come to agree. It is thrown away after training.
-    """
-
-    def __init__(self, width: int, seed: int):
-        super().__init__()
-        paints, forms = (None, *grammar.PAINTS), (None, "tall", "short", "wide", "narrow", "big", "small")
-        item: list[Sequence[Any]] = [(None, *KINDS), paints, forms, paints, (1, 2, 3, 4)]
-        questions = [*item, *item, (None, *grammar.RELATIONS)]
-        self.answers = [{answer: i for i, answer in enumerate(answers)} for answers in questions]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.read = nn.Linear(width, sum(map(len, self.answers)))
-
-    def right(self, specs: Sequence[Spec], *, seen: bool) -> Int[Tensor, "n f"]:
-        """The right answers; -1 where views (``seen``) cannot tell: colours that a spec leaves open."""
-        rows = []
-        for spec in specs:
-            row: list[Any] = []
-            for item in sorted(spec.items, key=repr) if spec.relation == "next to" else spec.items:
-                row += [item.kind, item.paint, item.form, item.accent and item.accent[1], item.count]
-            row += [None, None, None, None, 1] * (2 - len(spec.items)) + [spec.relation]
-            rows.append([answers[x] for answers, x in zip(self.answers, row, strict=True)])
-        right = torch.tensor(rows)
-        if seen:
-            colours = right[:, [1, 3, 6, 8]]
-            right[:, [1, 3, 6, 8]] = colours.masked_fill(colours == 0, -1)
-        return right
-
-    def forward(self, embeddings: Float[Tensor, "n d"], right: Int[Tensor, "n f"]) -> Float[Tensor, ""]:
-        """The cross-entropy of all questions that have an answer, summed over questions, and the mean over rows."""
-        logits = self.read(embeddings * embeddings.shape[1] ** 0.5).split([len(a) for a in self.answers], dim=1)
-        losses = [F.cross_entropy(x, y, ignore_index=-1, reduction="sum") for x, y in zip(logits, right.T, strict=True)]
-        return torch.stack(losses).sum() / len(right)
-
-
 # ---- a step
 
 
 def embed_tokens(model: nn.Module, tokens: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
-    """What ``model.encode_text`` gives, without the time spent on padding."""
+    """What ``model.encode_text`` gives, not normalised, without the time spent on padding."""
     text: Any = model.text
     length = int((tokens != text.pad_id).sum(1).max())
     tokens = tokens[:, :length]
     x = text.token_embedding(tokens) + text.positional_embedding[:length]
     x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask[:length, :length]))
     ends = (tokens == text.eos_id).int().argmax(1)
-    return F.normalize(x[torch.arange(len(x)), ends] @ text.text_projection, dim=-1)
+    return x[torch.arange(len(x)), ends] @ text.text_projection
 
 
 @dataclass(frozen=True)
@@ -186,8 +149,7 @@ def draw(data: ToyViews, training: Training, step: int) -> Batch:
     toys = tuple(data.specs[i] for i in picks)
     claims = list(toys)
     for toy in toys:
-        wrong = near_misses(toy, rng)
-        claims += [wrong[i] for i in rng.permutation(len(wrong))[: training.misses]]
+        claims += some_misses(toy, rng, training.misses)
     texts = [grammar.caption(claim, rng) for claim in claims]
     return Batch(pixels, toys, tuple(claims), tuple(_with_noise(text, rng) for text in texts))
 
@@ -202,23 +164,30 @@ def _with_noise(text: str, rng: np.random.Generator) -> str:
 
 def loss_of(
     reward: ClipReward, facets: nn.Module, batch: Batch, role: Role, rng: torch.Generator, progress: float = 1.0
-) -> Float[Tensor, ""]:
-    """The loss of a batch: contrast in both directions, and facets of both modalities.
+) -> tuple[Float[Tensor, ""], dict[str, float]]:
+    """The loss of a batch: contrast in both directions, and facets of both modalities; and its parts, for the log.
 
-    Facets lead: contrast joins over the first third of a training, when it can build upon what they found.
+    Facets lead, on clean pictures: contrast and augmentations join over the first third of a training. From the first step
+    they would hide what is to be found: after 20,000 views of one thing over gray, 68 % of kinds are told right; over random
+    backgrounds, 17 %.
     """
     model: Any = reward.model
-    pixels = augment.compose(augment.AUGMENT[role], batch.pixels, rng)
-    images = model.encode_image(reward.prepare(pixels), normalize=True)
-    texts = embed_tokens(model, reward.tokenizer(list(batch.texts)))
+    late = min(1.0, 3 * progress)
+    pixels = augment.compose(augment.AUGMENT[role], batch.pixels, rng, share=0.6 * late)
+    dtype = fastest_dtype()
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        images = model.encode_image(reward.prepare(pixels).to(memory_format=torch.channels_last))
+    texts = embed_tokens(model, reward.tokenizer(list(batch.texts)))  # small: casting would cost more than it saves
+    images, texts = (F.normalize(x.float(), dim=-1) for x in (images, texts))
     logits = model.logit_scale.clamp(max=math.log(100)).exp() * images @ texts.T
     views, own = len(images) // len(batch.toys), len(batch.toys)
     right, wrong = (x.repeat_interleave(views, 0) for x in compare(batch.toys, batch.claims))
     assert isinstance(facets, Facets)
-    seen = facets(images, facets.right(batch.toys, seen=True).repeat_interleave(views, 0))
-    told = facets(texts, facets.right(batch.claims, seen=False))
+    answers = facets.right(batch.toys, seen=True).repeat_interleave(views, 0)
+    seen, told = facets(images, answers), facets(texts, facets.right(batch.claims, seen=False))
     agree = contrast(logits, right, wrong) + contrast(logits[:, :own].T, right[:, :own].T, wrong[:, :own].T)
-    return 0.5 * min(1.0, 3 * progress) * agree + seen + told
+    parts = {"seen": float(seen.detach()), "told": float(told.detach()), "contrast": float(agree.detach())}
+    return 0.5 * late * agree + seen + told, parts | {"kind": facets.hits(images, answers)}
 
 
 # ---- validation
@@ -266,6 +235,7 @@ def validate(reward: ClipReward, held: ToyViews, count: int, role: Role) -> dict
 
 def train(training: Training, data: ToyViews) -> Iterator[dict[str, Any]]:
     """Train to the end; yield a record for each step, written to the log as it goes. State is saved at every checkpoint."""
+    keep_memory()
     work, words = training.cache, grammar.vocabulary()
     towers.write_blank(work / "model", towers.config(training.role, words), words)
     model = towers.blank(work / "model", training.seed)
@@ -280,13 +250,14 @@ def train(training: Training, data: ToyViews) -> Iterator[dict[str, Any]]:
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * progress))
         batch, rng = draw(data, training, step), torch.Generator().manual_seed(training.seed * 1_000_003 + step)
-        loss = loss_of(reward, both["facets"], batch, training.role, rng, progress)
+        loss, parts = loss_of(reward, both["facets"], batch, training.role, rng, progress)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         step, seconds = step + 1, time.monotonic() - started
         record = {"step": step, "seconds": round(seconds, 1), "loss": round(float(loss.detach()), 5)}
+        record |= {name: round(value, 4) for name, value in parts.items()}
         if due(saved, training):
             reward.eval()
             record |= validate(reward, held_out(work, training.held), min(100, training.held), training.role)
@@ -374,7 +345,7 @@ def _append(log: Path, record: dict[str, Any]) -> None:
 
 def card(training: Training, toys: int, size: int, step: int, seconds: float, found: dict[str, float]) -> str:
     """The model card."""
-    tower = {"encoder": "CLIP's modified ResNet", "judge": "a plain ResNet"}[training.role]
+    tower = {"encoder": "timm's resnet10t", "judge": "timm's regnetx_002"}[training.role]
     use = {
         "encoder": "the reward: may be optimised, and used to choose between samples",
         "judge": "a second opinion: it is only reported, and never a training signal nor used to tune anything",

@@ -22,12 +22,24 @@ from torch import Tensor, nn
 
 from rl3d.cameras import Orbit
 from rl3d.priors.embedded import WEIGHTS, EmbeddedPrior, fastest_dtype, latents_from_pixels
-from rl3d.priors.multiview import MultiviewTransformer
+from rl3d.priors.multiview import MultiviewTransformer, repatched
 from rl3d.priors.sampling import sample_views
 from rl3d.priors.words import Tokenizer
 from rl3d.toybox import grammar
 from rl3d.toybox.dataset import HIGHEST_DEG, LOWEST_DEG, ToyViews
-from rl3d.train.common import Muon, average, keep_memory, learning_rate_factor, load_state, log, save_state
+from rl3d.train.common import (
+    Muon,
+    average,
+    collect,
+    keep_memory,
+    learning_rate_factor,
+    load_state,
+    log,
+    refresh,
+    replica,
+    save_state,
+)
+from rl3d.train.facets import Facets
 from rl3d.types import Prompt
 
 
@@ -43,7 +55,8 @@ class Training:
     """Where the averaged weights are exported."""
     work: Path = Path(".cache/train/prior")
     init: Path | None = None
-    """Exported weights to start a new training from."""
+    """Exported weights to start a new training from; ``patch`` may differ from theirs, and ``width``, ``depth`` and ``heads``
+    are theirs."""
     minutes: float = 60.0
     """Of training in total, over all starts."""
     steps: int | None = None
@@ -52,8 +65,12 @@ class Training:
     """Last minutes (or steps) over which the learning rate falls to 0."""
     batch: int = 32
     """Sets of views in a step."""
-    micro: int = 8
+    micro: int = 16
     """Sets that go through the network at a time."""
+    patch: int = 8
+    """Pixels along a side of a patch; with 16 a set costs a quarter, and what words mean is learned as well."""
+    text_steps: int = 300
+    """Steps in which a new text encoder learns to tell the attributes of captions, before the first view."""
     width: int = 256
     depth: int = 8
     heads: int = 4
@@ -133,14 +150,13 @@ def draw_batch(
     )
 
 
-def loss_of(net: nn.Module, batch: Batch, dtype: torch.dtype = torch.float32) -> Float[Tensor, ""]:
+def loss_of(net: nn.Module, batch: Batch) -> Float[Tensor, ""]:
     """The mean squared error of clean views, weighted by min(1 / sigma^2, 25): that of the velocity, capped near no noise."""
     angle = (torch.pi / 2 * batch.time)[:, None, None, None, None]
     sigma = angle.sin()
     noisy = angle.cos() * batch.clean + sigma * batch.noise
-    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-        clean = net(noisy, batch.time, batch.tokens, batch.azimuth, batch.elevation)
-    return ((clean.float() - batch.clean).square() * sigma.pow(-2).clamp_max(25)).mean()
+    clean = net(noisy, batch.time, batch.tokens, batch.azimuth, batch.elevation)
+    return ((clean - batch.clean).square() * sigma.pow(-2).clamp_max(25)).mean()
 
 
 def optimizers_of(net: nn.Module, settings: Training) -> list[torch.optim.Optimizer]:
@@ -152,7 +168,7 @@ def optimizers_of(net: nn.Module, settings: Training) -> list[torch.optim.Optimi
     muon = [p for name, p in net.named_parameters() if inner(name, p)]
     rest = [p for name, p in net.named_parameters() if not inner(name, p)]
     adamw = torch.optim.AdamW(rest, settings.lr, betas=(0.9, 0.98), weight_decay=settings.weight_decay, foreach=True)
-    return [Muon(muon, settings.lr, weight_decay=settings.weight_decay), adamw]
+    return [Muon(muon, settings.lr, weight_decay=settings.weight_decay, dtype=fastest_dtype()), adamw]
 
 
 def train(settings: Training) -> Path:
@@ -174,6 +190,7 @@ def train(settings: Training) -> Path:
         step, elapsed = state["step"], state["elapsed"]
     s.work.mkdir(parents=True, exist_ok=True)
     dtype = fastest_dtype()
+    fast = replica(net, dtype)
     clock = saved = evaluated = logged = time.monotonic()
     begun, logged_step, losses = elapsed, step, []
     total = 60 * s.minutes if s.steps is None else float(s.steps)
@@ -188,9 +205,11 @@ def train(settings: Training) -> Path:
         save_state(s.work / name, state)
 
     def evaluate() -> float:
-        loss = held_out_loss(mean, held, held_indices, tokenizer, s.micro, dtype)
+        drawn = replica(mean, dtype)
+        assert isinstance(drawn, MultiviewTransformer)
+        loss = held_out_loss(drawn, held, held_indices, tokenizer, s.micro)
         log(s.work / "log.jsonl", {"step": step, "minutes": elapsed / 60, "held_out_loss": loss})
-        draw_samples(EmbeddedPrior(mean, tokenizer, dtype=dtype), s.work / f"samples_{step:06d}.png", s.pictures)
+        draw_samples(EmbeddedPrior(drawn, tokenizer), s.work / f"samples_{step:06d}.png", s.pictures)
         return loss
 
     decay = s.decay * (60 if s.steps is None else 1)
@@ -204,9 +223,11 @@ def train(settings: Training) -> Path:
         toys = _epoch(usable, s, step)
         batch = draw_batch(data, toys, tokenizer, rng, views=net.config["views"], dropout=s.dropout, shift=s.shift)
         loss = 0.0
+        refresh(fast, net)
         for chunk in batch.chunks(s.micro):
-            part = loss_of(net, chunk, dtype) * (len(chunk.time) / s.batch)
+            part = loss_of(fast, chunk) * (len(chunk.time) / s.batch)
             part.backward()
+            collect(fast, net)
             loss += part.item()
         norm = nn.utils.clip_grad_norm_(net.parameters(), 1.0).item()
         for optimizer in optimizers:
@@ -251,19 +272,44 @@ def train(settings: Training) -> Path:
 def _fresh(s: Training) -> tuple[MultiviewTransformer, Tokenizer]:
     """A network and its tokenizer: new, or from exported weights."""
     if s.init is not None:
-        prior = EmbeddedPrior.load(s.init)
-        return prior.net.train(), prior.tokenizer
+        prior = EmbeddedPrior.load(s.init, dtype=torch.float32)
+        net = prior.net if prior.net.config["patch"] == s.patch else repatched(prior.net, s.patch)
+        return net.train(), prior.tokenizer
     tokenizer = Tokenizer(grammar.vocabulary())
     torch.manual_seed(s.seed)
     net = MultiviewTransformer(
         words=len(tokenizer),
+        patch=s.patch,
         width=s.width,
         depth=s.depth,
         heads=s.heads,
         elevation_min_deg=LOWEST_DEG,
         elevation_max_deg=HIGHEST_DEG,
     )
+    if s.text_steps and not (s.work / "state.pt").exists():
+        learn_to_read(net.text, tokenizer, s.text_steps, s.seed)
     return net, tokenizer
+
+
+def learn_to_read(text: nn.Module, tokenizer: Tokenizer, steps: int, seed: int, batch: int = 128) -> float:
+    """Teach a text encoder to tell kinds, paints, forms, counts and relations of captions; returns the last loss.
+
+    From views alone it would take long to tell words apart: their signal is faint while views are mostly noise.
+    """
+    facets = Facets(text.positions.shape[1], seed)  # pyright: ignore
+    parameters = [*text.parameters(), *facets.parameters()]
+    optimizer, rng = torch.optim.AdamW(parameters, 2e-3, betas=(0.9, 0.98)), np.random.default_rng([seed, 1 << 30])
+    loss = torch.zeros(())
+    for step in range(steps):
+        specs = [grammar.sample(rng) for _ in range(batch)]
+        read = text(tokenizer([grammar.caption(spec, rng) for spec in specs])).mean(1)
+        loss = facets(nn.functional.normalize(read, dim=-1), facets.right(specs, seen=False))
+        optimizer.param_groups[0]["lr"] = 2e-3 * min(1.0, (step + 1) / 20, 2 * (1 - step / steps))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+    return loss.item()
 
 
 def _restore(state: dict, net: nn.Module, mean: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
@@ -283,12 +329,10 @@ def _epoch(count: int, s: Training, step: int) -> Int[np.ndarray, "b"]:
 
 
 @torch.no_grad()
-def held_out_loss(
-    net: nn.Module, data: ToyViews, indices: np.ndarray, tokenizer: Tokenizer, micro: int, dtype: torch.dtype = torch.float32
-) -> float:
+def held_out_loss(net: nn.Module, data: ToyViews, indices: np.ndarray, tokenizer: Tokenizer, micro: int) -> float:
     """The loss on some toys, always with the same views, captions and noise."""
     batch = draw_batch(data, indices, tokenizer, np.random.default_rng(7))
-    return sum(loss_of(net, chunk, dtype).item() * len(chunk.time) for chunk in batch.chunks(micro)) / len(indices)
+    return sum(loss_of(net, chunk).item() * len(chunk.time) for chunk in batch.chunks(micro)) / len(indices)
 
 
 def draw_samples(prior: EmbeddedPrior, path: Path, count: int = 16) -> None:

@@ -19,20 +19,20 @@ CONTEXT = 24
 """Tokens of a text: its words and an end; what is longer is cut."""
 
 IMAGE = {
-    "encoder": {"image_size": 64, "layers": [1, 2, 2, 2], "width": 16, "head_width": 32},
-    "judge": {"image_size": 64, "timm_model_name": "test_resnet", "timm_pool": "avg"},
+    "encoder": {"image_size": 64, "timm_model_name": "resnet10t", "timm_pool": "avg"},
+    "judge": {"image_size": 64, "timm_model_name": "regnetx_002", "timm_pool": "avg"},
 }
 TEXT = {
     "encoder": {"width": 128, "heads": 4, "layers": 3},
     "judge": {"width": 96, "heads": 3, "layers": 3},
 }
-EMBED = {"encoder": 128, "judge": 96}
+EMBED = {"encoder": 256, "judge": 192}
 
 
 def config(role: Role, words: Sequence[str]) -> dict[str, Any]:
     """Make an open_clip config.
 
-    The encoder looks with CLIP's residual network, antialiased and pooled by attention; the judge with a plain one of timm's.
+    The encoder looks with a residual network of few, dense layers; the judge with a RegNet, of more layers in narrow groups.
     """
     text = {"context_length": CONTEXT, "vocab_size": len(words) + 3, "hf_tokenizer_name": ".", **TEXT[role]}
     ends = {"pool_type": "eos", "pad_id": 0, "eos_id": 2}

@@ -6,7 +6,7 @@ import torch
 from rl3d.cameras import Orbit, look_at_origin
 from rl3d.math import level_at
 from rl3d.priors.embedded import EmbeddedPrior, fastest_dtype, latents_from_pixels, pixels_from_latents
-from rl3d.priors.multiview import MultiviewTransformer
+from rl3d.priors.multiview import MultiviewTransformer, attend, repatched
 from rl3d.priors.words import Tokenizer
 from rl3d.types import Prompt, Views
 
@@ -23,7 +23,7 @@ def tiny_prior(size: int = 16) -> EmbeddedPrior:
     for p in net.parameters():
         if not p.any():
             torch.nn.init.normal_(p, std=0.1)
-    return EmbeddedPrior(net.eval(), tokenizer, dtype=torch.float32)
+    return EmbeddedPrior(net.eval(), tokenizer)
 
 
 def noise(views: int, b: int = 1, size: int = 16) -> torch.Tensor:
@@ -90,6 +90,37 @@ def test_gradients_reach_the_noisy_views_and_every_parameter():
     assert x.grad is not None
     assert x.grad.abs().max() > 0
     assert all(p.grad is not None and p.grad.any() for p in prior.parameters())
+
+
+def test_attention_is_torchs():
+    q, k, v = torch.randn(3, 2, 4, 5, 8, generator=torch.Generator().manual_seed(0)).unbind()
+    torch.testing.assert_close(attend(q, k, v), torch.nn.functional.scaled_dot_product_attention(q, k, v))
+
+
+def test_half_precision_changes_little_and_results_stay_float32():
+    prior = tiny_prior()
+    condition = prior.embed([Prompt("a ball")], Orbit(4).cameras())
+    exact = prior.predict(noise(4), level_at(0.5), condition)
+    torch.nn.Module.to(prior.net, torch.bfloat16)
+    rough = prior.predict(noise(4), level_at(0.5), condition)
+    assert rough.dtype == torch.float32
+    assert (rough - exact).square().mean() < 1e-3 * exact.square().mean()
+    assert not torch.equal(rough, exact)
+
+
+def test_another_patch_size_treats_plain_views_alike():
+    net = tiny_prior(size=32).net
+    fine = repatched(net, 4)
+    assert fine.config["patch"] == 4
+    assert fine.positions.shape == (64, 32)
+    assert torch.equal(fine.blocks[0].mlp.up.weight, net.blocks[0].mlp.up.weight)
+    plain = torch.tensor([0.2, -0.4, 0.6, 1.0])
+    one, other = (plain.repeat_interleave(p**2) @ n.enter.weight.T for n, p in ((net, 8), (fine, 4)))
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    same = repatched(net, 8).state_dict()
+    assert all(torch.allclose(same[name], x) for name, x in net.state_dict().items())
+    with pytest.raises(ValueError, match="divisor"):
+        repatched(net, 5)
 
 
 def test_round_trip_through_a_folder(tmp_path):

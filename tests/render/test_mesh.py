@@ -176,15 +176,15 @@ def test_joined_meshes_stay_apart():
 
 def test_any_number_of_threads_gives_the_same_bytes():
     mesh, cameras = triangle_mesh(shapes.torus(0.6, 0.25)), Orbit(views=5, size=32).cameras()
-    before = numba.get_num_threads()
+    before = torch.get_num_threads()
     try:
         results = []
         for threads in (1, numba.config.NUMBA_NUM_THREADS):
-            numba.set_num_threads(threads)
+            torch.set_num_threads(threads)
             seen = rasterize(mesh, cameras)
             results.append((seen.face, seen.barycentrics, seen.inverse_depth, *depth_and_normals(seen, mesh, cameras)))
     finally:
-        numba.set_num_threads(before)
+        torch.set_num_threads(before)
     for a, b in zip(*results, strict=True):
         assert a.tobytes() == b.tobytes()
 

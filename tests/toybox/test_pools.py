@@ -135,3 +135,15 @@ def test_prompts_keep_to_their_split_and_quotas():
     assert sum(spec.relation is not None or spec.items[0].accent is not None for spec in specs) == 8
     used = [item.kind for spec in specs for item in spec.items]
     assert max(map(used.count, used)) <= 2
+
+
+def test_some_misses_are_misses_of_both_sorts():
+    rng = np.random.default_rng(0)
+    spec = Spec((Item("cube", "red"), Item("ball", "blue")), "on")
+    misses = pools.some_misses(spec, rng, 40)
+    everything = {grammar.canonical(miss) for miss in pools.near_misses(spec, np.random.default_rng(1))}
+    assert 10 < len(misses) <= 40
+    assert all(pools.contradicts(spec, miss) for miss in misses)
+    assert {grammar.canonical(miss) for miss in misses} <= everything
+    assert grammar.canonical(Spec(spec.items[::-1], "on")) in {grammar.canonical(miss) for miss in misses}
+    assert len(pools.some_misses(spec, rng, 1)) == 1

@@ -1,3 +1,4 @@
+import copy
 import json
 from dataclasses import replace
 
@@ -6,12 +7,13 @@ import pytest
 import torch
 
 from rl3d.priors.embedded import EmbeddedPrior
+from rl3d.priors.multiview import TextEncoder
 from rl3d.priors.words import Tokenizer
 from rl3d.toybox import grammar
 from rl3d.toybox.dataset import ToyViews
 from rl3d.toybox.things import Item, Spec
-from rl3d.train.common import learning_rate_factor, orthogonalized
-from rl3d.train.prior import Training, draw_batch, train
+from rl3d.train.common import collect, learning_rate_factor, orthogonalized, refresh, replica
+from rl3d.train.prior import Training, draw_batch, learn_to_read, train
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def folder(tmp_path_factory):
 def tiny(folder, work, **changes) -> Training:
     settings = Training(
         data=folder, held_out=folder, out=work / "out", work=work, batch=4, micro=2, width=32, depth=2, heads=2, warmup=5,
-        log_steps=1, ema=0.5, pictures=1,
+        log_steps=1, ema=0.5, pictures=1, text_steps=2,
     )  # fmt: skip
     return replace(settings, **changes)
 
@@ -72,6 +74,37 @@ def test_exported_weights_start_a_new_training(folder, tmp_path):
     train(tiny(folder, tmp_path / "second", steps=0, init=out))
     first, second = (EmbeddedPrior.load(tmp_path / name / "out").net.state_dict() for name in ("first", "second"))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_weights_of_large_patches_start_a_training_on_small_ones(folder, tmp_path):
+    out = train(tiny(folder, tmp_path / "first", steps=1, patch=16))
+    train(tiny(folder, tmp_path / "second", steps=1, init=out))
+    large, small = (EmbeddedPrior.load(tmp_path / name / "out").net.config["patch"] for name in ("first", "second"))
+    assert (large, small) == (16, 8)
+
+
+def test_a_text_encoder_learns_to_read():
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(grammar.vocabulary())
+    text = TextEncoder(len(tokenizer), 24, 64, 2, 1)
+    start = learn_to_read(copy.deepcopy(text), tokenizer, 1, seed=0)
+    assert learn_to_read(text, tokenizer, 60, seed=0) < 0.5 * start
+
+
+def test_a_replica_computes_and_the_network_collects(folder):
+    net = torch.nn.Linear(3, 2)
+    fast = replica(net, torch.bfloat16)
+    with torch.no_grad():
+        net.weight.fill_(0.5)
+    refresh(fast, net)
+    x = torch.tensor([[1.0, 2.0, 3.0]])
+    for _ in range(2):
+        fast(x.bfloat16()).sum().backward()
+        collect(fast, net)
+    assert net.weight.grad is not None
+    assert net.weight.grad.dtype == torch.float32
+    torch.testing.assert_close(net.weight.grad, 2 * x.expand(2, 3))
+    assert fast.weight.grad is None
 
 
 def test_batches_depend_on_their_rng_alone_and_drop_captions(folder):

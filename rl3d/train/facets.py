@@ -1,0 +1,60 @@
+"""Attributes as questions: what a labelled world can ask of an embedding, for models that learn to read or to see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rl3d.toybox import grammar
+from rl3d.toybox.kinds import KINDS
+from rl3d.toybox.things import Spec
+
+
+class Facets(nn.Module):
+    """Reads a spec's attributes off an embedding, of views or of text, by the same linear map.
+
+    A labelled shortcut to what contrast alone finds slowly: where both modalities must answer the same questions from the same
+    coordinates, they come to agree. It is thrown away after training.
+    """
+
+    def __init__(self, width: int, seed: int):
+        super().__init__()
+        paints, forms = (None, *grammar.PAINTS), (None, "tall", "short", "wide", "narrow", "big", "small")
+        item: list[Sequence[Any]] = [(None, *KINDS), paints, forms, paints, (1, 2, 3, 4)]
+        questions = [*item, *item, (None, *grammar.RELATIONS)]
+        self.answers = [{answer: i for i, answer in enumerate(answers)} for answers in questions]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.read = nn.Linear(width, sum(map(len, self.answers)))
+
+    def right(self, specs: Sequence[Spec], *, seen: bool) -> Int[Tensor, "n f"]:
+        """The right answers; -1 where views (``seen``) cannot tell: colours that a spec leaves open."""
+        rows = []
+        for spec in specs:
+            row: list[Any] = []
+            for item in sorted(spec.items, key=repr) if spec.relation == "next to" else spec.items:
+                row += [item.kind, item.paint, item.form, item.accent and item.accent[1], item.count]
+            row += [None, None, None, None, 1] * (2 - len(spec.items)) + [spec.relation]
+            rows.append([answers[x] for answers, x in zip(self.answers, row, strict=True)])
+        right = torch.tensor(rows)
+        if seen:
+            colours = right[:, [1, 3, 6, 8]]
+            right[:, [1, 3, 6, 8]] = colours.masked_fill(colours == 0, -1)
+        return right
+
+    def forward(self, embeddings: Float[Tensor, "n d"], right: Int[Tensor, "n f"]) -> Float[Tensor, ""]:
+        """The cross-entropy of all questions that have an answer, summed over questions, and the mean over rows."""
+        logits = self.read(embeddings * embeddings.shape[1] ** 0.5).split([len(a) for a in self.answers], dim=1)
+        losses = [F.cross_entropy(x, y, ignore_index=-1, reduction="sum") for x, y in zip(logits, right.T, strict=True)]
+        return torch.stack(losses).sum() / len(right)
+
+    @torch.no_grad()
+    def hits(self, embeddings: Float[Tensor, "n d"], right: Int[Tensor, "n f"]) -> float:
+        """How often the first thing's kind is named rightly."""
+        kinds = self.read(embeddings)[:, : len(self.answers[0])]
+        return float((kinds.argmax(1) == right[:, 0]).float().mean())
