@@ -52,6 +52,8 @@ class Training:
     """A data set of the split "train"; not needed to evaluate."""
     out: Path | None = None
     """Where the model goes; by default its place in the package."""
+    init: Path | None = None
+    """A model of the same architecture and vocabulary to start a new training from; it sees the hardest pictures at once."""
     work: Path | None = None
     """Checkpoint, log and validation set; by default ``.cache/train/ROLE``."""
     minutes: float = 12.0
@@ -239,6 +241,8 @@ def train(training: Training, data: ToyViews) -> Iterator[dict[str, Any]]:
     work, words = training.cache, grammar.vocabulary()
     towers.write_blank(work / "model", towers.config(training.role, words), words)
     model = towers.blank(work / "model", training.seed)
+    if training.init is not None:
+        towers.read_weights(training.init, model)
     reward = wrap(model, work / "model").train()
     model.visual.to(memory_format=torch.channels_last)
     model.requires_grad_(True)
@@ -250,7 +254,7 @@ def train(training: Training, data: ToyViews) -> Iterator[dict[str, Any]]:
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * progress))
         batch, rng = draw(data, training, step), torch.Generator().manual_seed(training.seed * 1_000_003 + step)
-        loss, parts = loss_of(reward, both["facets"], batch, training.role, rng, progress)
+        loss, parts = loss_of(reward, both["facets"], batch, training.role, rng, 1.0 if training.init else progress)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

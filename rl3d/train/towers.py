@@ -83,3 +83,15 @@ def write_weights(folder: Path, model: nn.Module, card: str) -> None:
     state = {name: slim(x.detach()) for name, x in model.state_dict().items()}
     write_whole(folder / "open_clip_model.safetensors", save(state, {"format": "pt"}))
     write_whole(folder / "README.md", card.encode())
+
+
+def read_weights(folder: Path, model: nn.Module) -> None:
+    """Take over the weights that :func:`write_weights` wrote for a model of the same config."""
+    from safetensors.torch import load_file
+
+    try:
+        model.load_state_dict(load_file(folder / "open_clip_model.safetensors"))
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"cannot start from {folder}: {error}; it must hold a model of this architecture and vocabulary"
+        ) from error

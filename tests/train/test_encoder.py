@@ -162,3 +162,14 @@ def test_a_checkpoint_of_another_architecture_is_refused(data, tmp_path, monkeyp
     monkeypatch.setitem(towers.EMBED, "judge", 48)
     with pytest.raises(ValueError, match="choose another --work"):
         list(encoder.train(replace(training, steps=2), data))
+
+
+def test_written_weights_start_another_model(tmp_path):
+    words = ("a", "red", "mug")
+    towers.write_blank(tmp_path, towers.config("judge", words), words)
+    first, second = (towers.blank(tmp_path, seed).half().float() for seed in (0, 1))
+    towers.write_weights(tmp_path, first, "# A card\n")
+    towers.read_weights(tmp_path, second)
+    assert all(torch.equal(x, second.state_dict()[name]) for name, x in first.state_dict().items())
+    with pytest.raises(ValueError, match="nowhere"):
+        towers.read_weights(tmp_path / "nowhere", second)

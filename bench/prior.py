@@ -1,0 +1,96 @@
+"""How well the prior's samples follow held-out prompts: ``python bench/prior.py [--prior DIR] [--guidance 2 3 5] [--json FILE]``.
+
+Draws sets of views of the validation prompts and asks the embedded encoder and the judge for the right caption among the hard pool
+of each, as ``rl3d evaluate`` does with assets; true renders from the same cameras stand beside. ``--picture`` shows the samples.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+from rl3d.cameras import Orbit
+from rl3d.evaluate.benchmark import Question, prompt_set, read_questions, true_views
+from rl3d.evaluate.metrics import rank
+from rl3d.export.pictures import png_bytes, sheet, to_uint8
+from rl3d.priors.embedded import EmbeddedPrior
+from rl3d.priors.sampling import sample_views
+from rl3d.rewards.clip import Clip, ClipReward
+from rl3d.toybox import grammar, pools
+from rl3d.types import Prompt, Views
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to draw and how."""
+
+    prior: Path | None = None
+    """A folder of an exported prior; the package's own by default."""
+    encoder: str = "encoder"
+    judge: str = "judge"
+    """Names or folders of the two dual encoders."""
+    guidance: tuple[float, ...] = (3.0,)
+    steps: int = 16
+    rescale: float = 0.5
+    views: int = 4
+    elevation_deg: float = 20.0
+    limit: int | None = None
+    """Only the first so many prompts."""
+    batch: int = 12
+    picture: Path | None = None
+    json: Path | None = None
+
+
+def hits(model: ClipReward, views: Views, questions: list[Question]) -> list[bool]:
+    """Whether each sample's right caption is first in its pool."""
+    embedded = model.embed_views(views, background=0.8)
+    found = []
+    for image, question in zip(embedded, questions, strict=True):
+        pool = pools.pool(question.spec, np.random.default_rng(zlib.crc32(question.prompt.encode())), size=100, near=20)
+        found.append(rank(image, model.embed_text([grammar.canonical(spec) for spec in pool])) == 0)
+    return found
+
+
+def concatenated(parts: list[Views], cameras) -> Views:
+    return Views(torch.cat([p.rgb for p in parts]), torch.cat([p.alpha for p in parts]), None, None, cameras)
+
+
+@torch.no_grad()
+def main(s: Settings) -> None:
+    questions = read_questions(prompt_set("validation"))[: s.limit]
+    prior = EmbeddedPrior.load(s.prior) if s.prior else EmbeddedPrior.load()
+    judges = {"encoder": Clip(s.encoder).build(), "judge": Clip(s.judge).build()}
+    cameras = Orbit(s.views, s.elevation_deg, 15.0, size=prior.info.size).cameras()
+    truths = [true_views(q.spec, cameras, zlib.crc32(q.prompt.encode()), 1)[0][0] for q in questions]
+    sets = {"true renders": (concatenated(truths, cameras), 0.0)}
+    for guidance in s.guidance:
+        rng, parts, start = torch.Generator().manual_seed(0), [], time.perf_counter()
+        for i in range(0, len(questions), s.batch):
+            prompts = [Prompt(q.prompt) for q in questions[i : i + s.batch]]
+            options: dict[str, Any] = {"steps": s.steps, "guidance": guidance, "rescale": s.rescale}
+            parts.append(sample_views(prior, prompts, cameras, rng=rng, **options))
+        sets[f"samples, guidance {guidance:g}"] = (concatenated(parts, cameras), time.perf_counter() - start)
+    results = {}
+    print(f"{'':24}{'encoder R@1':>12}{'judge R@1':>12}{'s a set':>9}")
+    for name, (views, seconds) in sets.items():
+        scores = {who: float(np.mean(hits(model, views, questions))) for who, model in judges.items()}
+        results[name] = {**scores, "seconds_per_set": seconds / len(questions)}
+        print(f"{name:24}{scores['encoder']:12.1%}{scores['judge']:12.1%}{seconds / len(questions):9.2f}", flush=True)
+    if s.picture:
+        pictures = to_uint8(list(sets.values())[-1][0]).reshape(-1, prior.info.size, prior.info.size, 3)
+        s.picture.write_bytes(png_bytes(sheet(pictures.repeat(2, 1).repeat(2, 2), 4 * s.views)))
+        s.picture.with_suffix(".txt").write_text("\n".join(q.prompt for q in questions) + "\n")
+    if s.json:
+        s.json.write_text(json.dumps({"prompts": len(questions), **results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))
