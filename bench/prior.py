@@ -1,7 +1,7 @@
-"""How well the prior's samples follow held-out prompts: ``python bench/prior.py [--prior DIR] [--guidance 2 3 5] [--json FILE]``.
+"""How well the prior's samples follow held-out prompts: ``python bench/prior.py [--prior DIR] [--guidance 2 3 5]``.
 
-Draws sets of views of the validation prompts and asks the embedded encoder and the judge for the right caption among the hard pool
-of each, as ``rl3d evaluate`` does with assets; true renders from the same cameras stand beside. ``--picture`` shows the samples.
+Draws sets of views of the validation prompts, and asks the embedded encoder and the judge for the right caption among the hard
+pool of each, as ``rl3d evaluate`` does with assets; true renders from the same cameras stand beside.
 """
 
 from __future__ import annotations
