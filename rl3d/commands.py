@@ -144,7 +144,7 @@ def _show(run: Run, recipe: Recipe, device: str, prefix: str = "") -> None:
         try:
             for report, _ in produce(run, recipe, device=device):
                 losses = "  ".join(f"{name} {loss:.3g}" for name, loss in report.losses.items())
-                bar.update(task, completed=report.step, now=f"{losses}  {report.gaussians} splats")
+                bar.update(task, completed=report.step, now=f"{losses}  size {report.size}")
             bar.update(task, now="exporting")
         except KeyboardInterrupt:
             console.print(f"saved; continue with: rl3d resume {run.folder}", highlight=False)

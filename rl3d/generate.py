@@ -17,11 +17,11 @@ from rl3d.export.pictures import contact_sheet, png_bytes, write_turntable
 from rl3d.export.ply import write_ply
 from rl3d.files import write_whole
 from rl3d.optimize import Optimization, Report, begin, optimize, restore, state
+from rl3d.protocols import Representation
 from rl3d.recipe import Recipe, describe
-from rl3d.render.gaussians import render_splats
 from rl3d.run import Run, circumstances
 from rl3d.scene import load_scene, scene_file
-from rl3d.types import Cameras, Prompt, Splats
+from rl3d.types import Cameras, Look, Prompt, Views
 
 CHECKPOINT_EVERY = 25
 """Steps between checkpoints."""
@@ -88,12 +88,12 @@ def produce(run: Run, recipe: Recipe, *, device: str = "cpu") -> Iterator[tuple[
                     "seconds": round(seconds(), 3),
                     "losses": losses,
                     "gradient_norms": norms,
-                    "gaussians": report.gaussians,
+                    "size": report.size,
                     "skipped": report.skipped,
                 }
             )
             if report.step % CHECKPOINT_EVERY == 0 or report.step == recipe.steps:
-                preview(run, o.scene.splats(), report.step)
+                preview(run, seen(o.scene), report.step)
                 save()
                 last = o.step
             yield report, o
@@ -104,9 +104,19 @@ def produce(run: Run, recipe: Recipe, *, device: str = "cpu") -> Iterator[tuple[
     finish(run, o, seconds)
 
 
-def preview(run: Run, splats: Splats, step: int) -> None:
+def seen(scene: Representation) -> Look:
+    """A scene as something to look at, without gradients."""
+
+    @torch.no_grad()
+    def look(cameras: Cameras) -> Views:
+        return scene.render(cameras)[0]
+
+    return look
+
+
+def preview(run: Run, look: Look, step: int) -> None:
     """Write a picture of the scene as it is."""
-    write_whole(run.folder / "previews" / f"step_{step:05d}.png", png_bytes(contact_sheet(splats, 128)))
+    write_whole(run.folder / "previews" / f"step_{step:05d}.png", png_bytes(contact_sheet(look, 128)))
 
 
 def evaluation_cameras(size: int = 128) -> Cameras:
@@ -117,28 +127,28 @@ def evaluation_cameras(size: int = 128) -> Cameras:
 
 
 @torch.no_grad()
-def judge(recipe: Recipe, prompt: Prompt, splats: Splats) -> dict[str, float | None]:
+def judge(recipe: Recipe, prompt: Prompt, look: Look, device: torch.device | str = "cpu") -> dict[str, float | None]:
     """Every guard's score of the object from unseen sides; None where a judgement could not be had."""
-    views, _ = render_splats(splats, evaluation_cameras())
+    views = look(evaluation_cameras().to(device))
     scores = {}
     for name, guard in recipe.guards.items():
-        score = guard.build(splats.means.device).score(views, [prompt])
+        score = guard.build(device).score(views, [prompt])
         scores[name] = round(float(score.value[0]), 6) if bool(score.valid[0]) else None
     return scores
 
 
 def finish(run: Run, o: Optimization, seconds) -> None:
     """Write what a user takes away: the asset, its mesh, its pictures, and the summary, last of all."""
-    splats = o.scene.splats()
+    splats, look = o.scene.splats(), seen(o.scene)
     write_ply(run.folder / "asset.ply", splats)
-    write_whole(run.folder / "preview.png", png_bytes(contact_sheet(splats)))
-    write_turntable(run.folder / "turntable.mp4", splats)
+    write_whole(run.folder / "preview.png", png_bytes(contact_sheet(look)))
+    write_turntable(run.folder / "turntable.mp4", look)
     notes: list[str] = []
     try:
-        write_glb(run.folder / "mesh.glb", to_mesh(splats))
+        write_glb(run.folder / "mesh.glb", to_mesh(look))
     except ValueError as error:
         notes.append(f"no mesh: {error}")
-    scores = judge(o.recipe, o.prompt, splats)
+    scores = judge(o.recipe, o.prompt, look, o.scene.device)
     summary = {
         "prompt": o.prompt.text,
         "scores": scores,

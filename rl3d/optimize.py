@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rl3d.protocols import Prior, Signal, Situation, Step
+from rl3d.protocols import Prior, Representation, Signal, Situation, Step
 from rl3d.recipe import Recipe
-from rl3d.representations.gaussians import GaussianSplats
 from rl3d.types import Cameras, Prompt, Views
 
 
@@ -29,7 +28,8 @@ class Report:
     """By term, before weights."""
     norms: dict[str, float]
     """Of each pixel term's gradient on the pixels, after weights."""
-    gaussians: int
+    size: int
+    """Of the scene: Gaussians, or cells of space that are not empty."""
     skipped: bool
     """Whether the step was left out because something was not finite."""
     views: Views
@@ -44,7 +44,7 @@ class Optimization:
     prompt: Prompt
     prior: Prior | None
     drawn: Views | None
-    scene: GaussianSplats
+    scene: Representation
     optimizer: torch.optim.Optimizer
     signals: dict[str, Signal]
     rng: torch.Generator
@@ -72,7 +72,7 @@ def begin(recipe: Recipe, prompt: Prompt, *, seed: int = 0, device: str = "cpu")
     return _assemble(recipe, situation, recipe.scene.build(recipe.start.build(situation)))
 
 
-def _assemble(recipe: Recipe, situation: Situation, scene: GaussianSplats) -> Optimization:
+def _assemble(recipe: Recipe, situation: Situation, scene: Representation) -> Optimization:
     scene = scene.to(situation.device)
     optimizer = torch.optim.Adam(scene.param_groups(), betas=(0.9, 0.99), eps=1e-15)
     signals = {name: term.build(situation) for name, term in recipe.terms.items()}

@@ -27,6 +27,15 @@ class Trace(Protocol):
 class Representation(Protocol):
     """The first actor: *one* scene that renders. An ``nn.Module``."""
 
+    @property
+    def device(self) -> torch.device: ...
+
+    def __len__(self) -> int:
+        """Its size, for people: Gaussians, or cells that are not empty."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
     def render(self, cameras: Cameras) -> tuple[Views, Any]:
         """Render ``[1 v]`` cameras, differentiably in every parameter; and the trace of it."""
         ...

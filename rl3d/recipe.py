@@ -12,6 +12,7 @@ from rl3d.cameras import RandomOrbit, Rig
 from rl3d.priors.embedded import Embedded
 from rl3d.protocols import Term
 from rl3d.representations.gaussians import Gaussians
+from rl3d.representations.nerf import Nerf
 from rl3d.rewards.clip import Clip
 from rl3d.start import Draw, Hull, Start
 
@@ -28,7 +29,7 @@ class Recipe:
     draw: Draw | None = field(default_factory=Draw)
     """Views to draw from the prior before the first step."""
     start: Start = field(default_factory=Hull)
-    scene: Gaussians = field(default_factory=Gaussians)
+    scene: Gaussians | Nerf = field(default_factory=Gaussians)
     rig: Rig = field(default_factory=RandomOrbit)
     """The cameras of a step, which terms share unless they bring their own."""
     steps: int = 250

@@ -9,9 +9,9 @@ import torch
 
 from rl3d.cameras import Orbit
 from rl3d.geometry.hull import visual_hull
+from rl3d.geometry.points import ball, from_points
 from rl3d.priors.sampling import sample_views
 from rl3d.protocols import Prior, Situation
-from rl3d.representations.init import ball, from_points
 from rl3d.rewards.clip import Clip
 from rl3d.types import Prompt, Splats, Views
 

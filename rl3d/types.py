@@ -130,6 +130,10 @@ class Views:
         return Views(change(self.rgb), change(self.alpha), depth, normals, cameras)
 
 
+Look = Callable[[Cameras], Views]
+"""Anything that can be looked at, as what exporters and measures want of it: ``[1 v]`` cameras to what they see."""
+
+
 @dataclass(frozen=True)
 class Splats:
     """3D Gaussians, in the unconstrained form that optimisers see and PLY files store."""

@@ -14,7 +14,7 @@ import torch
 
 from rl3d.evaluate.metrics import azimuth_errors_deg, chamfer, rank, silhouette_iou
 from rl3d.export.mesh import to_mesh
-from rl3d.render.gaussians import render_splats
+from rl3d.render.gaussians import look_at
 from rl3d.rewards.clip import ClipReward
 from rl3d.toybox import assemble, grammar, pools
 from rl3d.toybox.dataset import spec_from_dict
@@ -79,7 +79,8 @@ class Examiner:
         """All measures of one asset, and of a true object in its place (under "true_...")."""
         spec, seed = question.spec, zlib.crc32(question.prompt.encode())
         claims = [grammar.canonical(s) for s in pools.pool(spec, np.random.default_rng(seed), size=100, near=20)]
-        views, _ = render_splats(splats, self.cameras)
+        look = look_at(splats)
+        views = look(self.cameras)
         truths, toys = true_views(spec, self.cameras, seed, INSTANCES)
         found: dict[str, Any] = {}
         for name, model in self.judges.items():
@@ -99,7 +100,7 @@ class Examiner:
         found["true_iou"] = max(float(silhouette_iou(truths[0], truth)) for truth in truths[1:])
         clouds = [_surface_points(toy.mesh(), seed) for toy in toys]
         try:
-            own = _surface_points(to_mesh(splats), seed)
+            own = _surface_points(to_mesh(look), seed)
             found["chamfer"] = min(chamfer(own, cloud) for cloud in clouds)
         except ValueError:
             found["chamfer"] = None

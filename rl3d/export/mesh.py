@@ -1,4 +1,4 @@
-"""Splats as a mesh with vertex colours."""
+"""An object as a mesh with vertex colours."""
 
 from __future__ import annotations
 
@@ -10,23 +10,21 @@ import trimesh
 
 from rl3d.files import write_whole
 from rl3d.geometry.tsdf import fuse, orbit_cameras, paint, surface
-from rl3d.render.gaussians import render_splats
-from rl3d.types import Splats
+from rl3d.types import Look
 
 
-@torch.no_grad()
-def to_mesh(splats: Splats, *, resolution: int = 96, size: int = 128) -> trimesh.Trimesh:
+def to_mesh(look: Look, *, resolution: int = 96, size: int = 128) -> trimesh.Trimesh:
     """Fuse depth rendered from 36 sides, take its surface, and paint its vertices.
 
     Args:
-        splats: The object, within the unit sphere.
+        look: The object, within the unit sphere; it must show depth.
         resolution: Voxels along each side of the sphere's cube.
         size: Pixels along each side of the renders.
 
     Raises:
         ValueError: if there is nothing to mesh.
     """
-    views, _ = render_splats(splats, orbit_cameras(12, (-25.0, 15.0, 55.0), size))
+    views = look(orbit_cameras(12, (-25.0, 15.0, 55.0), size))
     mesh = surface(fuse(views, resolution=resolution))
     points = torch.from_numpy(np.asarray(mesh.vertices, np.float32).copy())
     normals = torch.from_numpy(np.asarray(mesh.vertex_normals, np.float32).copy())

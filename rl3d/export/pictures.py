@@ -1,4 +1,4 @@
-"""Pictures and films of splats."""
+"""Pictures and films of objects."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from PIL import Image
 
 from rl3d.cameras import Orbit, look_at_origin
 from rl3d.files import write_whole
-from rl3d.render.gaussians import render_splats
-from rl3d.types import Cameras, Splats, Views
+from rl3d.types import Cameras, Look, Views
 
 
 def to_uint8(views: Views, background: float = 1.0) -> UInt8[ndarray, "b v h w 3"]:
@@ -45,15 +44,12 @@ def contact_cameras(size: int) -> Cameras:
     return look_at_origin(azimuth, elevation, width=size, height=size)
 
 
-@torch.no_grad()
-def contact_sheet(splats: Splats, size: int = 256) -> UInt8[ndarray, "h w 3"]:
+def contact_sheet(look: Look, size: int = 256) -> UInt8[ndarray, "h w 3"]:
     """Eight sides of an object in two rows."""
-    views, _ = render_splats(splats, contact_cameras(size))
-    return sheet(to_uint8(views)[0], 4)
+    return sheet(to_uint8(look(contact_cameras(size)))[0], 4)
 
 
-@torch.no_grad()
-def write_turntable(path: Path, splats: Splats, *, frames: int = 72, size: int = 256, fps: int = 24) -> None:
+def write_turntable(path: Path, look: Look, *, frames: int = 72, size: int = 256, fps: int = 24) -> None:
     """Write one full turn as H.264 MP4 that browsers play, whole or not at all."""
     import imageio.v2 as imageio
 
@@ -62,7 +58,6 @@ def write_turntable(path: Path, splats: Splats, *, frames: int = 72, size: int =
         film = Path(scratch) / "film.mp4"
         with imageio.get_writer(film, fps=fps, codec="libx264", quality=8, macro_block_size=16) as writer:
             for start in range(0, frames, 8):
-                views, _ = render_splats(splats, cameras.select(slice(start, start + 8)))
-                for picture in to_uint8(views)[0]:
+                for picture in to_uint8(look(cameras.select(slice(start, start + 8))))[0]:
                     writer.append_data(picture)
         write_whole(path, film.read_bytes())

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rl3d.render._gaussians_torch import Settings
-from rl3d.types import Cameras, Splats, Views
+from rl3d.types import Cameras, Look, Splats, Views
 
 _BACKENDS = {
     "numba": "rl3d.render._gaussians_numba",
@@ -31,6 +31,16 @@ class Trace:
     """Half the larger side of each Gaussian's bounding box in pixels, rounded up; 0 where it is not seen."""
     size: tuple[int, int]
     """Width and height of the image."""
+
+
+def look_at(splats: Splats) -> Look:
+    """Splats as something to look at, without gradients."""
+
+    @torch.no_grad()
+    def look(cameras: Cameras) -> Views:
+        return render_splats(splats, cameras)[0]
+
+    return look
 
 
 def render_splats(

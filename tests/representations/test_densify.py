@@ -3,10 +3,10 @@ from dataclasses import replace
 
 import torch
 
+from rl3d.geometry.points import from_points
 from rl3d.render.gaussians import Trace
 from rl3d.representations.densify import CloneSplitPrune, Prune, Sightings
 from rl3d.representations.gaussians import Gaussians
-from rl3d.representations.init import from_points
 from rl3d.types import Splats
 
 NOW = Prune(every=1, start=0)

@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from rl3d.cameras import Orbit
+from rl3d.geometry.points import ball, from_points
 from rl3d.render.gaussians import render_splats
 from rl3d.representations.densify import CloneSplitPrune, Prune
 from rl3d.representations.gaussians import Gaussians, GaussianSplats, LearningRates
-from rl3d.representations.init import ball, from_points
 from rl3d.types import Splats
 
 CAMERAS = Orbit(views=3, size=24).cameras()
