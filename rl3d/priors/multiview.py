@@ -219,6 +219,7 @@ def repatched(net: MultiviewTransformer, patch: int) -> MultiviewTransformer:
     state["leave.bias"] = resized(state["leave.bias"].view(1, channels, old, old), patch).flatten()
     places = state["positions"].T.unflatten(1, (side // old, side // old))[None]
     state["positions"] = resized(places, side // patch)[0].flatten(1).T.contiguous()
+    assert isinstance(copy, MultiviewTransformer)
     copy.load_state_dict(state)
     return copy
 

@@ -32,7 +32,7 @@ class _Lookup(torch.autograd.Function):
         ctx.known = points.detach().contiguous().numpy(), cells, rows
         ctx.shape = table.shape
         out = torch.empty(len(points), len(cells) * table.shape[1])
-        _gather(*ctx.known, table.detach().contiguous().numpy(), out.numpy())
+        _gather(*ctx.known, table.detach().contiguous().numpy(), out.numpy())  # pyright: ignore[reportCallIssue]
         return out
 
     @staticmethod

@@ -100,8 +100,8 @@ def blur(x: Float[Tensor, "n c h w"], rng: Rng, *, most: float) -> Float[Tensor,
     h, w = x.shape[-2:]
     soft = F.pad(x, (2, 2, 2, 2), mode="replicate")
     taps = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
-    soft = sum(tap * soft[..., i : i + h, :] for i, tap in enumerate(taps))
-    soft = sum(tap * soft[..., i : i + w] for i, tap in enumerate(taps))
+    soft = torch.stack([tap * soft[..., i : i + h, :] for i, tap in enumerate(taps)]).sum(0)
+    soft = torch.stack([tap * soft[..., i : i + w] for i, tap in enumerate(taps)]).sum(0)
     return torch.lerp(x, soft, between(0.0, most, len(x), rng))
 
 
