@@ -39,7 +39,7 @@ class _Lookup(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, upstream):
         grad = torch.zeros(ctx.shape)
-        _scatter(*ctx.known, upstream.contiguous().numpy(), grad.numpy())
+        _scatter(*ctx.known, upstream.contiguous().numpy(), grad.numpy())  # pyright: ignore
         return grad, None, None, None
 
 
