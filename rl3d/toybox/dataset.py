@@ -23,7 +23,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import torch
-from jaxtyping import Float16, UInt8
+from jaxtyping import Float16, Float32, UInt8
 from numpy import ndarray
 
 from rl3d.cameras import look_at_origin
@@ -134,12 +134,18 @@ def _render_chunk(job: tuple[Order, int, int]) -> list[str]:
         ring = rng.uniform(0, 360) + np.arange(order.views) * (360 / order.views)
         # Rounded to what is stored, so that the stored angles are the exact ones.
         azimuth[i - start] = ((ring + 180) % 360 - 180).astype(np.float16)
-        elevation[i - start] = np.float16(rng.uniform(LOWEST_DEG, HIGHEST_DEG))
+        elevation[i - start] = _elevations(order.views, rng).astype(np.float16)
         toys.append(build(spec, rng))
     cameras = look_at_origin(torch.from_numpy(azimuth), torch.from_numpy(elevation), width=order.size, height=order.size)
     rgba[start:stop] = render_many(toys, cameras, samples=order.samples)
     azimuths[start:stop], elevations[start:stop] = azimuth, elevation
     return lines
+
+
+def _elevations(views: int, rng: Rng) -> Float32[ndarray, "v"]:
+    """Draw elevations: for half of the toys one for all views, for a quarter two by turns, for the rest one for each view."""
+    many = (1, 1, 2, views)[int(rng.integers(4))]
+    return np.resize(rng.uniform(LOWEST_DEG, HIGHEST_DEG, many), views).astype(np.float32)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from rl3d.cameras import Orbit, look_at_origin
-from rl3d.toybox import shapes, sheet
+from rl3d.toybox import dataset, shapes, sheet
 from rl3d.toybox.assemble import Part, Toy
 from rl3d.toybox.dataset import Order, ToyViews, make
 from rl3d.toybox.paints import PAINTS
@@ -161,3 +161,10 @@ def test_contact_sheet_shows_every_view():
     assert isinstance(picture, Image.Image)
     assert picture.width == 96
     np.testing.assert_array_equal(np.asarray(picture)[:32, 32:64], images[0, 1])
+
+
+def test_sets_share_one_elevation_or_have_several():
+    rng = np.random.default_rng(0)
+    counts = [len(np.unique(dataset._elevations(8, rng))) for _ in range(200)]
+    assert set(counts) == {1, 2, 8}
+    assert 70 < counts.count(1) < 130
