@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numba
 import torch
 
@@ -16,3 +19,12 @@ def test_numba_follows_torch_and_never_exceeds_its_own_limit():
     finally:
         torch.set_num_threads(before)
         follow_torch()
+
+
+def test_starting_numbas_threads_leaves_torchs_number():
+    code = (
+        "import torch; torch.set_num_threads(1); from rl3d.render._threads import follow_torch; follow_torch(); "
+        "import numba; print(numba.get_num_threads(), torch.get_num_threads())"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["1", "1"]
