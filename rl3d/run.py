@@ -120,6 +120,8 @@ def circumstances() -> dict[str, Any]:
     """What a run's bytes depend on beside its recipe and seed."""
     from importlib.metadata import version
 
+    from rl3d.priors.embedded import fastest_dtype
+
     packages = ("rl3d", "torch", "numpy", "numba", "diffusers", "open_clip_torch")
     return {
         "versions": {name: version(name) for name in packages},
@@ -127,6 +129,7 @@ def circumstances() -> dict[str, Any]:
         "processor": _processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "fastest_type": str(fastest_dtype()),
     }
 
 

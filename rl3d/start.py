@@ -29,8 +29,8 @@ class Draw:
     guidance: float = 3.0
     rescale: float = 0.5
     candidates: int = 1
-    """Sets to draw; ``judge`` keeps the best."""
-    judge: Clip = field(default_factory=Clip)
+    """Sets to draw; ``chooser`` keeps the best."""
+    chooser: Clip = field(default_factory=Clip)
 
     def draw(self, prompt: Prompt, prior: Prior, rng: torch.Generator, device: torch.device) -> Views:
         """Draw the candidates together, in one batch, and keep the best."""
@@ -58,7 +58,7 @@ class Draw:
         if self.candidates == 1:
             return views
         with torch.no_grad():
-            score = self.judge.build(device).score(views, [prompt] * self.candidates)
+            score = self.chooser.build_signal(device).score(views, [prompt] * self.candidates)
         best = int(score.value.argmax())
         return views.sample(best)
 

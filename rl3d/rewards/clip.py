@@ -36,6 +36,16 @@ class Clip:
     pretrained: str = ""
     """The tag or the file of the weights, where ``model`` is one of open_clip's own architectures."""
 
+    def build_signal(self, device: torch.device | str = "cpu") -> ClipReward:
+        """Load it to be optimised, or to choose by.
+
+        Raises:
+            ValueError: if it is the judge: what is optimised once can never again be a second opinion.
+        """
+        if self.model == "judge":
+            raise ValueError("the judge is only ever reported, never optimised nor chosen by: use the encoder, Clip()")
+        return self.build(device)
+
     def build(self, device: torch.device | str = "cpu") -> ClipReward:
         """Load it.
 

@@ -29,7 +29,7 @@ class Ascend:
     """Random shift and zoom of the views, as a fraction of their size: patterns that depend on the pixel grid do not pay."""
 
     def build(self, situation: Situation) -> Signal:
-        reward = self.reward.build(situation.device)
+        reward = self.reward.build_signal(situation.device)
         if reward.info.differentiable != "pixels":
             raise ValueError(f"{reward.info.name} has no gradient in the pixels: use it to rank seeds or as a guard instead")
         return _Ascend(self, reward)

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from rl3d.cameras import look_at_origin
+from rl3d.protocols import Situation
 from rl3d.rewards.clip import Clip
+from rl3d.terms.ascent import Ascend
 from rl3d.train import towers
 from rl3d.types import Prompt, Views
 
@@ -184,3 +186,10 @@ def test_missing_models_say_where_and_what_to_do(tmp_path):
         Clip(str(tmp_path / "nothing")).build()
     with pytest.raises(ValueError, match="list_pretrained"):
         Clip("ViT-B-32", "no-such-weights").build()
+
+
+def test_the_judge_is_never_a_signal():
+    with pytest.raises(ValueError, match="only ever reported"):
+        Clip("judge").build_signal()
+    with pytest.raises(ValueError, match="only ever reported"):
+        Ascend(reward=Clip("judge")).build(Situation(Prompt("a ball"), None, None, torch.Generator(), torch.device("cpu")))
