@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rl3d.hub import MODELS, find_model
-from rl3d.protocols import RewardInfo
+from rl3d.protocols import RewardInfo, Shown
+from rl3d.rewards.base import judged, look
 from rl3d.types import Prompt, Score, Views
 
 Background = float | Tensor | torch.Generator
@@ -65,6 +66,7 @@ class Clip:
             weights="embedded" if embedded else f"{self.model} {self.pretrained}".strip(),
             licence="Apache-2.0" if embedded else "see the model's own page",
             source="https://arxiv.org/abs/2103.00020",
+            background=True,
         )
         return ClipReward(model, tokenizer, info).to(device)
 
@@ -101,13 +103,11 @@ class ClipReward(nn.Module):
         self._known.clear()
         return super().train(mode)
 
-    def score(self, views: Views, prompts: list[Prompt], background: Background = GRAY) -> Score:
+    def score(self, shown: Shown | Views, prompts: list[Prompt], background: Background = GRAY) -> Score:
         """Judge ``b`` samples: ``per_view`` are cosines, ``value`` is their mean over views. Not valid where not finite."""
-        if len(prompts) != len(views.rgb):
-            raise ValueError(f"{len(prompts)} prompts for {len(views.rgb)} samples: give one prompt to each sample")
+        views = look(self.info, shown, prompts).views
         texts = self.embed_text([prompt.text for prompt in prompts])
-        per_view = (self.embed_views(views, background) * texts[:, None]).sum(-1)
-        return Score(per_view.mean(1), per_view, per_view.detach().isfinite().all(1))
+        return judged((self.embed_views(views, background) * texts[:, None]).sum(-1))
 
     def rank(self, views: Views, texts: list[str], background: Background = GRAY) -> Int[Tensor, "b n"]:
         """Order texts for each sample, the best first, by the mean embedding of its views."""
