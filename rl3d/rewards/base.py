@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from rl3d.geometry.tsdf import fuse, orbit_cameras, surface
-from rl3d.protocols import PairReward, Reward, RewardInfo, Scene, Shown
+from rl3d.protocols import Need, PairReward, Reward, RewardInfo, Scene, Shown
 from rl3d.render.gaussians import look_at
 from rl3d.types import Cameras, Prompt, Score, Splats, Views
 
@@ -50,6 +51,17 @@ class MeshScene:
 
     def mesh(self):
         return self.surface
+
+
+def closed_form(
+    name: str,
+    differentiable: Literal["pixels", "scene", "no"],
+    range: tuple[float, float],
+    source: str,
+    *needs: Need,
+) -> RewardInfo:
+    """What a reward without weights says of itself; it needs views if nothing else is named."""
+    return RewardInfo(name, differentiable, range, "", "Apache-2.0", source, frozenset(needs or ("views",)))
 
 
 def shown(what: Shown | Views) -> Shown:

@@ -12,6 +12,8 @@ from world import random_views, splats_of
 from rl3d.protocols import Reward, RewardInfo, Shown
 from rl3d.rewards.base import FromCallable, Paired, SplatScene, Tournament, from_callable, pick, shown, together
 from rl3d.rewards.clip import Clip
+from rl3d.rewards.combine import Cached, Combine, Ensemble, Part
+from rl3d.rewards.guards import Area, ColourEntropy, Sharpness
 from rl3d.types import Prompt, Splats
 
 PROMPTS = [Prompt("a red mug"), Prompt("a blue cube on a red cube"), Prompt("a red cube")]
@@ -55,6 +57,12 @@ CASES = [
     Case("clip", lambda get: Clip(str(get("clip_folder"))).build(), views),
     Case("differentiable function", lambda get: FromCallable(brightness, BRIGHT), views, grey(0.9), grey(0.1)),
     Case("function", lambda get: from_callable(redness), views),
+    Case("cached", lambda get: Cached(from_callable(redness)).build(), views),
+    Case("area", lambda get: Area(), views),
+    Case("sharpness", lambda get: Sharpness(), views, lambda: views(1), grey(0.5)),
+    Case("colour entropy", lambda get: ColourEntropy(), views, lambda: views(1), grey(0.5)),
+    Case("combination", lambda get: Combine({"a": Part(Area(), 2.0), "s": Part(Sharpness(), center=0.1)}).build(), views),
+    Case("ensemble", lambda get: Ensemble({"a": Part(Area()), "s": Part(Sharpness())}).build(), views),
 ]
 
 
