@@ -10,10 +10,12 @@ from trimesh.creation import icosphere
 from world import random_views, splats_of
 
 from rl3d.protocols import Reward, RewardInfo, Shown
+from rl3d.rewards.aesthetic import Aesthetic
 from rl3d.rewards.base import FromCallable, Paired, SplatScene, Tournament, from_callable, pick, shown, together
 from rl3d.rewards.clip import Clip
 from rl3d.rewards.combine import Cached, Combine, Ensemble, Part
 from rl3d.rewards.guards import Area, ColourEntropy, Sharpness
+from rl3d.rewards.preference import Hps, ImageReward, PickScore
 from rl3d.types import Prompt, Splats
 
 PROMPTS = [Prompt("a red mug"), Prompt("a blue cube on a red cube"), Prompt("a red cube")]
@@ -55,6 +57,11 @@ def grey(level: float):
 BRIGHT = RewardInfo("brightness", "pixels", (0.0, 1.0), "", "Apache-2.0", "a test")
 CASES = [
     Case("clip", lambda get: Clip(str(get("clip_folder"))).build(), views),
+    Case("clip by sides", lambda get: Clip(str(get("clip_folder")), sides=True).build(), views),
+    Case("aesthetic", lambda get: Aesthetic(str(get("deep_head")), Clip(str(get("clip_folder")))).build(), views),
+    Case("hps", lambda get: Hps(*map(str, get("hps_files"))).build(), views),
+    Case("pickscore", lambda get: PickScore(str(get("pickscore_folder"))).build(), views),
+    Case("imagereward", lambda get: ImageReward(str(get("imagereward_file")), str(get("bert_folder"))).build(), views),
     Case("differentiable function", lambda get: FromCallable(brightness, BRIGHT), views, grey(0.9), grey(0.1)),
     Case("function", lambda get: from_callable(redness), views),
     Case("cached", lambda get: Cached(from_callable(redness)).build(), views),
