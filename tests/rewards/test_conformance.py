@@ -6,16 +6,21 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from torch import nn
-from trimesh.creation import icosphere
-from world import random_views, splats_of
+from trimesh import Trimesh
+from trimesh.creation import box, icosphere
+from trimesh.util import concatenate
+from world import mesh_shown, random_views, spec, splat_shown, splats_of, toy_shown
 
 from rl3d.protocols import Reward, RewardInfo, Shown
 from rl3d.rewards.aesthetic import Aesthetic
 from rl3d.rewards.base import FromCallable, Paired, SplatScene, Tournament, from_callable, pick, shown, together
 from rl3d.rewards.clip import Clip
 from rl3d.rewards.combine import Cached, Combine, Ensemble, Part
+from rl3d.rewards.consistency import Normals, Refit, Reprojection
 from rl3d.rewards.guards import Area, ColourEntropy, Sharpness
+from rl3d.rewards.physics import Stands
 from rl3d.rewards.preference import Hps, ImageReward, PickScore
+from rl3d.rewards.shape import Closed, Decided, Pieces, Printable, Symmetric, Thick, Whole
 from rl3d.types import Prompt, Splats
 
 PROMPTS = [Prompt("a red mug"), Prompt("a blue cube on a red cube"), Prompt("a red cube")]
@@ -32,6 +37,8 @@ class Case:
     good: Callable[[], Shown] | None = None
     bad: Callable[[], Shown] | None = None
     prompts: tuple[Prompt, ...] = tuple(PROMPTS)
+    step: float = 1e-3
+    """Of finite differences: smaller where the reward has kinks and is computed in double precision."""
 
 
 def brightness(what, prompts):
@@ -54,6 +61,68 @@ def grey(level: float):
     return make
 
 
+def toys() -> Shown:
+    return together([toy_shown(spec(*what)) for what in (("mug", "red"), ("car", "blue"), ("chair", "wooden"))])
+
+
+def solids() -> Shown:
+    return mesh_shown(box((1, 0.5, 0.5)), broken(), icosphere(radius=0.4))
+
+
+def good_mesh() -> Shown:
+    return mesh_shown(box((0.5, 0.5, 0.5)))
+
+
+def broken():
+    """A cube that lacks a face, and to one side a thin plate in the air."""
+    cube, plate = box((0.5, 0.5, 0.5)), box((0.6, 0.6, 0.03))
+    plate.apply_translation((0, 0.5, 0.9))
+    return concatenate([Trimesh(cube.vertices, cube.faces[1:], process=False), plate])
+
+
+def bad_mesh() -> Shown:
+    return mesh_shown(broken())
+
+
+def clouds() -> Shown:
+    made = [splats_of(icosphere(radius=r), 40, scale=s) for r, s in ((0.3, 0.05), (0.6, 0.05), (0.5, 0.08))]
+    made = [replace(m, opacity_logits=m.opacity_logits - 0.7 * i + 0.03 * torch.arange(40)) for i, m in enumerate(made)]
+    stray = torch.zeros(40, 3)
+    stray[:1, 0] = 3.0
+    made[1] = replace(made[1], means=made[1].means + stray)
+    return together([splat_shown(m) for m in made])
+
+
+def ball_of_splats(logit: float, stray: float = 0.0) -> Callable[[], Shown]:
+    def make() -> Shown:
+        made = splats_of(icosphere(radius=0.4), 100, scale=0.05)
+        shift = torch.zeros(100, 3)
+        shift[:4, 0] = stray
+        return splat_shown(replace(made, means=made.means + shift, opacity_logits=torch.full((100,), logit)))
+
+    return make
+
+
+def block(side: float, height: float) -> Callable[[], Shown]:
+    return lambda: splat_shown(splats_of(box((side, side, height)), 300, scale=0.02))
+
+
+def mug() -> Shown:
+    return toy_shown(spec("mug", "red"), views=6)
+
+
+def wrong_mug() -> Shown:
+    """Every second view in other colours, and normals that look sideways."""
+    true = mug()
+    rgb = true.views.rgb.clone()
+    rgb[:, ::2] = rgb[:, ::2].flip(-1)
+    return Shown(replace(true.views, rgb=rgb, normals=true.views.normals.roll(1, -1)), true.scenes)
+
+
+def mesh_case(name: str, reward) -> Case:
+    return Case(name, lambda get: reward, solids, good_mesh, bad_mesh)
+
+
 BRIGHT = RewardInfo("brightness", "pixels", (0.0, 1.0), "", "Apache-2.0", "a test")
 CASES = [
     Case("clip", lambda get: Clip(str(get("clip_folder"))).build(), views),
@@ -68,6 +137,18 @@ CASES = [
     Case("area", lambda get: Area(), views),
     Case("sharpness", lambda get: Sharpness(), views, lambda: views(1), grey(0.5)),
     Case("colour entropy", lambda get: ColourEntropy(), views, lambda: views(1), grey(0.5)),
+    Case("reprojection", lambda get: Reprojection(), toys, mug, wrong_mug, step=1e-6),
+    Case("normals", lambda get: Normals(), toys, mug, wrong_mug),
+    Case("refit", lambda get: Refit(steps=5).build(), toys, mug, wrong_mug),
+    Case("whole", lambda get: Whole(), clouds, ball_of_splats(2.0), ball_of_splats(2.0, 0.9)),
+    Case("decided", lambda get: Decided(), clouds, ball_of_splats(5.0), ball_of_splats(0.5)),
+    Case("stands", lambda get: Stands(contact=0.1), clouds, block(1.0, 0.5), block(0.3, 1.2)),
+    mesh_case("stands as a solid", Stands("mesh")),
+    mesh_case("thick", Thick(0.1)),
+    mesh_case("symmetric", Symmetric()),
+    mesh_case("closed", Closed()),
+    mesh_case("pieces", Pieces()),
+    mesh_case("printable", Printable()),
     Case("combination", lambda get: Combine({"a": Part(Area(), 2.0), "s": Part(Sharpness(), center=0.1)}).build(), views),
     Case("ensemble", lambda get: Ensemble({"a": Part(Area()), "s": Part(Sharpness())}).build(), views),
 ]
@@ -195,7 +276,7 @@ def test_gradients_agree_with_finite_differences(case, reward):
         looked = replace(seen.views, cameras=cameras, **dict(zip(names, moved, strict=True)))
         return reward.score(Shown(looked, seen.scenes), list(case.prompts)).value.double().sum()
 
-    agree(value, images)
+    agree(value, images, case.step)
 
 
 def agree(value, tensors, step=1e-3, rtol=2e-2):
