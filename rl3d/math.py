@@ -35,10 +35,18 @@ def rgb_from_sh(sh0: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
 
 
 class Level(NamedTuple):
-    """A noise level: ``noisy = alpha * clean + sigma * noise``, with alpha^2 + sigma^2 = 1."""
+    """A noise level: ``noisy = alpha * clean + sigma * noise``.
+
+    Variance-preserving levels have alpha^2 + sigma^2 = 1, those of flows alpha + sigma = 1.
+    """
 
     alpha: float
     sigma: float
+
+
+def flow_level_at(t: float) -> Level:
+    """The straight path of flow matching: alpha = 1 - t, sigma = t, for a time t in [0, 1] that grows with the noise."""
+    return Level(1 - t, t)
 
 
 def level_at(t: float) -> Level:

@@ -129,6 +129,26 @@ Need = Literal["views", "depth", "splats", "mesh"]
 """What a reward may look at; "depth" stands for depth and normals."""
 
 
+REFERENCE = "reference"
+"""The name of a prior's weights as they were before anything taught it."""
+
+
+@runtime_checkable
+class Actor(Protocol):
+    """A prior that learns: one network with several sets of weights by name. An ``nn.Module``."""
+
+    names: tuple[str, ...]
+    """Of the sets of weights, beside the frozen reference."""
+
+    def using(self, name: str) -> Prior:
+        """The prior with these weights; :data:`REFERENCE` is always there. Gradients reach the named weights alone."""
+        ...
+
+    def weights(self, name: str) -> dict[str, torch.nn.Parameter]:
+        """The weights of this name, in float32: what an optimiser takes. Keys are the same for all names."""
+        ...
+
+
 @dataclass(frozen=True)
 class RewardInfo:
     """What a reward says of itself."""

@@ -82,7 +82,7 @@ def test_imports_point_down(name, path):
 
 
 def test_importing_the_package_is_light():
-    heavy = ("diffusers", "open_clip", "numba", "trimesh")
+    heavy = ("diffusers", "open_clip", "numba", "peft", "trimesh")
     code = f"import sys, rl3d, rl3d.types, rl3d.cameras; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

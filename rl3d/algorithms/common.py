@@ -1,0 +1,164 @@
+"""What all algorithms share: their interface, the panel of rewards, and the batches that pass from ``collect`` to ``loss``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from rl3d.estimators import Advantages, total, weight_of
+from rl3d.priors.rollout import Sampling, Trajectory, select_cameras
+from rl3d.priors.sampling import draw_noise, for_each
+from rl3d.protocols import Actor, Prior, Reward
+from rl3d.types import Cameras, Prompt, Score
+
+Latents = Float[Tensor, "b v c h w"]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The rewards that judge, with their weights: 1 unless given."""
+
+    rewards: Mapping[str, Reward]
+    weights: Mapping[str, float] | None = None
+
+    def __post_init__(self):
+        if not self.rewards:
+            raise ValueError("a panel needs at least one reward, got none")
+
+    def scores(self, prior: Prior, latents: Latents, prompts: Sequence[Prompt], cameras: Cameras) -> dict[str, Score]:
+        """Show latents to every reward. Differentiable where the rewards are."""
+        views = prior.decode(latents, cameras)
+        return {name: reward.score(views, list(prompts)) for name, reward in self.rewards.items()}
+
+    def total(self, prior: Prior, latents: Latents, prompts: Sequence[Prompt], cameras: Cameras) -> Score:
+        """The weighted sum of the rewards, valid where all are."""
+        return total(self.scores(prior, latents, prompts, cameras), self.weights)
+
+    def gradient(self, prior: Prior, latents: Latents, prompts: Sequence[Prompt], cameras: Cameras) -> Latents:
+        """The gradient of the total with respect to clean latents, detached; 0 for samples that could not be judged."""
+        with torch.enable_grad():
+            x = latents.detach().requires_grad_()
+            return torch.autograd.grad(self.total(prior, x, prompts, cameras).value.sum(), x)[0]
+
+    def must_be_differentiable(self) -> None:
+        """Refuse rewards without a gradient in the pixels (``ValueError``)."""
+        odd = [name for name, r in self.rewards.items() if r.info.differentiable != "pixels" and weight_of(name, self.weights)]
+        if odd:
+            raise ValueError(
+                f"{', '.join(odd)} has no gradient in the pixels: take DDPO, GRPO, NFT or DPO, which need values only"
+            )
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """One way to teach the prior. A frozen dataclass; there is no optimiser in it, and its methods change nothing but, where
+    they say so, ``state``: a module for what an algorithm remembers or learns beside the policy.
+    """
+
+    sampling: Sampling
+
+    def adapters(self) -> tuple[str, ...]:
+        """The sets of weights that it needs, the policy first; the actor is built with these names."""
+        ...
+
+    def state(self, actor: Actor) -> nn.Module:
+        """Make its state; parameters in it are trained along with the policy."""
+        ...
+
+    def collect(
+        self, actor: Actor, panel: Panel, prompts: list[Prompt], cameras: Cameras, rng: torch.Generator, state: nn.Module
+    ) -> Any:
+        """Draw samples for different prompts, judge them, and say what there is to learn: a batch, detached."""
+        ...
+
+    def loss(
+        self, actor: Actor, panel: Panel, batch: Any, rng: torch.Generator, state: nn.Module
+    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+        """The loss of a batch, or of a selection from it, with what people may want to see; differentiable in the policy."""
+        ...
+
+    def after(self, actor: Actor, batch: Any, state: nn.Module) -> None:
+        """Let what follows the policy follow, once the optimiser has stepped through a whole batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Trajectories, what was thought of them, and which of their steps to learn from."""
+
+    trajectory: Trajectory
+    scores: dict[str, Score]
+    advantages: Advantages
+    steps: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.trajectory)
+
+    def select(self, samples: Int[Tensor, "n"]) -> Rollouts:
+        """The samples at these indices, with all that belongs to them."""
+        return replace(
+            self,
+            trajectory=self.trajectory.select(samples),
+            scores=select_scores(self.scores, samples),
+            advantages=Advantages(*(x[samples] for x in self.advantages)),
+        )
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Clean latents, from wherever (a sampler, renders of scenes), and what was thought of them."""
+
+    clean: Latents
+    prompts: tuple[Prompt, ...]
+    cameras: Cameras
+    scores: dict[str, Score]
+    advantages: Advantages
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def select(self, samples: Int[Tensor, "n"]) -> Samples:
+        """The samples at these indices, with all that belongs to them."""
+        return Samples(
+            self.clean[samples],
+            tuple(self.prompts[i] for i in samples.tolist()),
+            select_cameras(self.cameras, samples),
+            select_scores(self.scores, samples),
+            Advantages(*(x[samples] for x in self.advantages)),
+        )
+
+
+def select_scores(scores: Mapping[str, Score], samples: Int[Tensor, "n"]) -> dict[str, Score]:
+    """Judgements of the samples at these indices."""
+    return {
+        name: Score(s.value[samples], None if s.per_view is None else s.per_view[samples], s.valid[samples])
+        for name, s in scores.items()
+    }
+
+
+def in_groups(prompts: Sequence[Prompt], cameras: Cameras, group: int) -> tuple[list[Prompt], Cameras]:
+    """Repeat each prompt and its cameras ``group`` times in a row."""
+    cameras = for_each(prompts, cameras)
+    index = torch.arange(len(prompts)).repeat_interleave(group)
+    return [prompts[i] for i in index.tolist()], select_cameras(cameras, index)
+
+
+def noise_like(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Standard normal noise in the shape of a tensor."""
+    return draw_noise(x.shape, rng, x.device)
+
+
+def draw_index(count: int, rng: torch.Generator) -> int:
+    """An index below ``count``, uniformly."""
+    return int(torch.randint(count, (), generator=rng, device=rng.device))
+
+
+def seen(scores: Mapping[str, Score]) -> dict[str, float]:
+    """Mean of each reward over what it could judge, and how much that was."""
+    means = {f"reward/{name}": s.value[s.valid].mean().item() for name, s in scores.items() if s.valid.any()}
+    return means | {f"valid/{name}": s.valid.float().mean().item() for name, s in scores.items()}
