@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from stub import serving
 from torch import nn
 
 from rl3d.train import towers
@@ -160,3 +161,10 @@ def imagereward_file(tmp_path_factory):
     weights |= {f"mlp.layers.{k}": v for k, v in stack(hidden).state_dict().items()}
     torch.save(weights, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def service():
+    """The address of a service that likes red."""
+    with serving() as (_, url):
+        yield url

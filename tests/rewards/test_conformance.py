@@ -20,6 +20,7 @@ from rl3d.rewards.consistency import Normals, Refit, Reprojection
 from rl3d.rewards.guards import Area, ColourEntropy, Sharpness
 from rl3d.rewards.physics import Stands
 from rl3d.rewards.preference import Hps, ImageReward, PickScore
+from rl3d.rewards.remote import AskYesNo, Caller, Remote
 from rl3d.rewards.shape import Closed, Decided, Pieces, Printable, Symmetric, Thick, Whole
 from rl3d.types import Prompt, Splats
 
@@ -123,6 +124,14 @@ def mesh_case(name: str, reward) -> Case:
     return Case(name, lambda get: reward, solids, good_mesh, bad_mesh)
 
 
+def coloured(red: float, blue: float) -> Callable[[], Shown]:
+    def make() -> Shown:
+        one = random_views(1)
+        return Shown(replace(one, rgb=one.alpha * torch.tensor([red, 0.3, blue])))
+
+    return make
+
+
 BRIGHT = RewardInfo("brightness", "pixels", (0.0, 1.0), "", "Apache-2.0", "a test")
 CASES = [
     Case("clip", lambda get: Clip(str(get("clip_folder"))).build(), views),
@@ -149,6 +158,8 @@ CASES = [
     mesh_case("closed", Closed()),
     mesh_case("pieces", Pieces()),
     mesh_case("printable", Printable()),
+    Case("remote", lambda get: Remote(Caller(get("service"))), views, coloured(0.9, 0.1), coloured(0.1, 0.9)),
+    Case("yes or no", lambda get: AskYesNo(Caller(get("service")), "m"), views, coloured(0.9, 0.1), coloured(0.1, 0.9)),
     Case("combination", lambda get: Combine({"a": Part(Area(), 2.0), "s": Part(Sharpness(), center=0.1)}).build(), views),
     Case("ensemble", lambda get: Ensemble({"a": Part(Area()), "s": Part(Sharpness())}).build(), views),
 ]
