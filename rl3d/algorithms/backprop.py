@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rl3d.algorithms.common import Latents, Panel, draw_index, noise_like, seen
-from rl3d.estimators import mean_used, total
+from rl3d.estimators import mean_used
 from rl3d.priors.parametrisations import add_noise
 from rl3d.priors.rollout import Ddim, Sampling, ode_step, select_cameras
 from rl3d.priors.sampling import draw_noise, for_each
@@ -199,6 +199,6 @@ def reward_loss(
 ) -> tuple[Float[Tensor, ""], dict[str, float]]:
     """The mean of -R, or of relu(margin - R), over the samples that could be judged."""
     scores = panel.scores(prior, clean, batch.prompts, batch.cameras)
-    score = total(scores, panel.weights)
+    score = panel.sum(scores)
     each = -score.value if margin is None else torch.relu(margin - score.value)
     return mean_used(each, score.valid), seen(scores)
