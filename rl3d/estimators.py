@@ -113,7 +113,7 @@ def advantages(
 
 
 class PromptStatistics(nn.Module):
-    """Running mean and deviation of the reward of each prompt, over batches: DDPO's tracker (Black et al. 2023, app. D).
+    """Running mean and deviation of the reward of each prompt, over batches: the tracker of DDPO (Black et al. 2023).
 
     A prompt that has fewer than ``least`` remembered values is compared with the batch. All state is in ``state_dict``.
     """

@@ -36,8 +36,12 @@ class Panel:
         return {name: reward.score(views, list(prompts)) for name, reward in self.rewards.items()}
 
     def total(self, prior: Prior, latents: Latents, prompts: Sequence[Prompt], cameras: Cameras) -> Score:
-        """The weighted sum of the rewards, valid where all are."""
-        return total(self.scores(prior, latents, prompts, cameras), self.weights)
+        """Show latents to every reward, and sum."""
+        return self.sum(self.scores(prior, latents, prompts, cameras))
+
+    def sum(self, scores: Mapping[str, Score]) -> Score:
+        """The weighted sum of judgements, valid where all are."""
+        return total(scores, self.weights)
 
     def gradient(self, prior: Prior, latents: Latents, prompts: Sequence[Prompt], cameras: Cameras) -> Latents:
         """The gradient of the total with respect to clean latents, detached; 0 for samples that could not be judged."""
@@ -131,6 +135,16 @@ class Samples:
             select_scores(self.scores, samples),
             Advantages(*(x[samples] for x in self.advantages)),
         )
+
+
+class Batches(nn.Module):
+    """How many batches were done."""
+
+    done: Tensor
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("done", torch.zeros((), dtype=torch.long))
 
 
 def select_scores(scores: Mapping[str, Score], samples: Int[Tensor, "n"]) -> dict[str, Score]:

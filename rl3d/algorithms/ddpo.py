@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rl3d.algorithms.common import Panel, Rollouts
 from rl3d.algorithms.policy_gradient import judged_rollouts, policy_loss, rollouts
-from rl3d.estimators import PromptStatistics, total
+from rl3d.estimators import PromptStatistics
 from rl3d.priors.rollout import Ddim, Sampling
 from rl3d.protocols import Actor
 from rl3d.types import Cameras, Prompt
@@ -48,7 +48,7 @@ class Ddpo:
     ) -> Rollouts:
         assert isinstance(state, PromptStatistics)
         trajectory, scores = judged_rollouts(actor, panel, prompts, cameras, self.sampling, rng, group=self.group)
-        whole = total(scores, panel.weights)
+        whole = panel.sum(scores)
         compared = state.advantages(whole, trajectory.prompts, clip=self.clip_advantage)
         return rollouts(trajectory, {**scores, "total": whole}, compared, self.fraction, rng)
 

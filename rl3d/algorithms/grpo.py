@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from rl3d.algorithms.common import Panel, Rollouts
+from rl3d.algorithms.common import Batches, Panel, Rollouts
 from rl3d.algorithms.policy_gradient import judged_rollouts, policy_loss, rollouts
 from rl3d.estimators import advantages, groups_of
 from rl3d.priors.rollout import Ddim, FlowSde, Preserving, Sampling
@@ -95,16 +95,6 @@ class Grpo:
         """Count the batch: the window moves by that."""
         assert isinstance(state, Batches)
         state.done += 1
-
-
-class Batches(nn.Module):
-    """How many batches were done."""
-
-    done: Tensor
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("done", torch.zeros((), dtype=torch.long))
 
 
 def flow_grpo(steps: int = 10, noise: float = 0.7, kl: float = 0.004, group: int = 24) -> Grpo:

@@ -2,7 +2,7 @@
 
 A step from one noise level to a lower one is a draw from a normal distribution, ``N(mean, std^2)``, whose mean depends on the
 clean latents that the prior predicts. That makes sampling a Markov decision process: the state is the noisy latents, the action
-the less noisy ones (Black et al. 2023, "DDPO", sec. 4.2). The step to no noise at all never draws: its noise would be seen in
+the less noisy ones (Black et al. 2023, "DDPO", sec. 4.3). The step to no noise at all never draws: its noise would be seen in
 the sample, and be all that the reward can blame on it.
 """
 
