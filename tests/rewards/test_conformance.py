@@ -22,6 +22,7 @@ from rl3d.rewards.physics import Stands
 from rl3d.rewards.preference import Hps, ImageReward, PickScore
 from rl3d.rewards.remote import AskYesNo, Caller, Remote
 from rl3d.rewards.shape import Closed, Decided, Pieces, Printable, Symmetric, Thick, Whole
+from rl3d.rewards.verify import Verified
 from rl3d.types import Prompt, Splats
 
 PROMPTS = [Prompt("a red mug"), Prompt("a blue cube on a red cube"), Prompt("a red cube")]
@@ -132,6 +133,14 @@ def coloured(red: float, blue: float) -> Callable[[], Shown]:
     return make
 
 
+CUBE = spec("cube", "red")
+CLAIMS = (Prompt("a red cube"), Prompt("two red cubes"), Prompt("a blue cube"))
+
+
+def claimed() -> Shown:
+    return together([toy_shown(CUBE)] * 3)
+
+
 BRIGHT = RewardInfo("brightness", "pixels", (0.0, 1.0), "", "Apache-2.0", "a test")
 CASES = [
     Case("clip", lambda get: Clip(str(get("clip_folder"))).build(), views),
@@ -160,6 +169,7 @@ CASES = [
     mesh_case("printable", Printable()),
     Case("remote", lambda get: Remote(Caller(get("service"))), views, coloured(0.9, 0.1), coloured(0.1, 0.9)),
     Case("yes or no", lambda get: AskYesNo(Caller(get("service")), "m"), views, coloured(0.9, 0.1), coloured(0.1, 0.9)),
+    Case("verified", lambda get: Verified(), claimed, lambda: toy_shown(CUBE), lambda: toy_shown(spec("cube", "blue")), CLAIMS),
     Case("combination", lambda get: Combine({"a": Part(Area(), 2.0), "s": Part(Sharpness(), center=0.1)}).build(), views),
     Case("ensemble", lambda get: Ensemble({"a": Part(Area()), "s": Part(Sharpness())}).build(), views),
 ]
