@@ -84,7 +84,7 @@ class Draft:
     def adapters(self) -> tuple[str, ...]:
         return ("policy",)
 
-    def state(self, actor: Actor) -> nn.Module:
+    def state(self, actor: Actor, rng: torch.Generator | None = None) -> nn.Module:
         return nn.Module()
 
     def collect(
@@ -152,7 +152,7 @@ class Refl:
     def adapters(self) -> tuple[str, ...]:
         return ("policy",)
 
-    def state(self, actor: Actor) -> nn.Module:
+    def state(self, actor: Actor, rng: torch.Generator | None = None) -> nn.Module:
         return nn.Module()
 
     def collect(

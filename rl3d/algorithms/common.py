@@ -70,8 +70,8 @@ class Algorithm(Protocol):
         """The sets of weights that it needs, the policy first; the actor is built with these names."""
         ...
 
-    def state(self, actor: Actor) -> nn.Module:
-        """Make its state; parameters in it are trained along with the policy."""
+    def state(self, actor: Actor, rng: torch.Generator | None = None) -> nn.Module:
+        """Make its state; parameters in it are drawn from ``rng`` and trained along with the policy."""
         ...
 
     def collect(

@@ -40,7 +40,7 @@ class Ddpo:
     def adapters(self) -> tuple[str, ...]:
         return ("policy",)
 
-    def state(self, actor: Actor) -> PromptStatistics:
+    def state(self, actor: Actor, rng: torch.Generator | None = None) -> PromptStatistics:
         return PromptStatistics(self.remember, self.remember_least)
 
     def collect(
