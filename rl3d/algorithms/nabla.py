@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from rl3d.algorithms.common import Latents, Panel, seen, select_scores
+from rl3d.algorithms.common import Latents, Panel, seen, select_scores, where_valid
 from rl3d.algorithms.policy_gradient import judged_rollouts, some_steps
 from rl3d.estimators import mean_used, valid_in_all
 from rl3d.math import Level
@@ -122,7 +122,7 @@ class Nabla:
             clean = prior.predict(x, level, condition, guidance=s.guidance, rescale=s.rescale)
             score = panel.total(prior, clean, trajectory.prompts, trajectory.cameras)
             gradient = torch.autograd.grad(score.value.sum(), x)[0]
-        return self.strength * level.alpha**self.gamma * gradient
+        return self.strength * level.alpha**self.gamma * where_valid(gradient, score.valid)
 
     def loss(
         self, actor: Actor, panel: Panel, batch: Transitions, rng: torch.Generator, state: nn.Module

@@ -146,6 +146,44 @@ def test_each_says_the_same_twice(algorithm):
     assert torch.equal(*losses)
 
 
+class Broken(Quadratic):
+    """Fails on some samples, with a gradient that is not finite."""
+
+    def score(self, views, prompts):
+        value = super().score(views, prompts).value.clone()
+        good = torch.arange(len(prompts)) % 2 == 0
+        value[~good] = (views.rgba[~good].sum((1, 2, 3, 4)) * 0 - 1).sqrt()
+        return Score(value, None, good)
+
+
+@each
+def test_rewards_that_fail_on_some_samples_leave_finite_gradients(algorithm):
+    if hasattr(algorithm, "group"):
+        algorithm = dataclasses.replace(algorithm, group=4)
+    if hasattr(algorithm, "candidates"):
+        algorithm = dataclasses.replace(algorithm, candidates=4)
+    actor = Full().build(GaussianPrior(algorithm.sampling), algorithm.adapters())
+    panel, rng = Panel({"broken": Broken()}), generator()
+    state = algorithm.state(actor, rng)
+    batch = algorithm.collect(actor, panel, [Prompt("1"), Prompt("-1"), Prompt("2")], one_camera(), rng, state)
+    loss, told = algorithm.loss(actor, panel, batch, rng, state)
+    loss.backward()
+    grads = [p.grad for p in actor.weights("policy").values() if p.grad is not None]
+    assert loss.isfinite()
+    assert all(g.isfinite().all() for g in grads)
+    assert any(g.any() for g in grads)
+    assert told.get("valid/broken", 1.0) > 0
+
+
+def test_every_field_of_an_algorithm_is_a_flag():
+    import tyro
+
+    found = tyro.cli(Grpo, args=["--sampling.steps", "5", "--group", "3", "--kl", "0.1", "--clip", "None"])
+    assert found == dataclasses.replace(Grpo(), sampling=Sampling(steps=5), group=3, kl=0.1, clip=None)
+    for algorithm in ALL.values():
+        assert tyro.cli(type(algorithm), default=algorithm, args=[]) == algorithm
+
+
 def test_panels_weigh_and_refuse_to_be_empty():
     prior, x = GaussianPrior(S), torch.randn(3, 1, 4, 1, 1, generator=generator())
     panel = Panel({"quadratic": Quadratic(), "linear": Linear(0.3)}, {"quadratic": 2.0})
