@@ -222,8 +222,8 @@ def test_ddpo_remembers_rewards_by_prompt():
     actor, _, batch, state = begin(algorithm)
     assert not state.remembered
     algorithm.after(actor, batch, state)
-    assert [len(state.remembered[key]) for key in ("\n", "2\n")] == [4, 4]
-    torch.testing.assert_close(torch.tensor(state.remembered["2\n"]), batch.scores["quadratic"].value[4:])
+    assert [len(state.remembered[key]) for key in ("quadratic\n\n", "quadratic\n2\n")] == [4, 4]
+    torch.testing.assert_close(torch.tensor(state.remembered["quadratic\n2\n"]), batch.scores["quadratic"].value[4:])
 
 
 def test_the_optimum_under_a_divergence_nears_the_tilted_data_with_the_number_of_steps():
