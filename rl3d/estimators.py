@@ -193,6 +193,7 @@ def mean_used(x: Float[Tensor, "b"], used: Bool[Tensor, "b"]) -> Float[Tensor, "
 def best_and_worst(score: Score, groups: Int[Tensor, "b"], least: float = 0.0) -> tuple[Int[Tensor, "p"], Int[Tensor, "p"]]:
     """The indices of the best and of the worst valid sample of each group whose rewards differ by more than ``least``."""
     used, winners, losers = valid_in_all({"": score}), [], []
+    groups = groups.to(used.device)
     for group in groups.unique(sorted=True).tolist():
         among = ((groups == group) & used).nonzero()[:, 0]
         if not len(among):

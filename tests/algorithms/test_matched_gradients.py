@@ -127,12 +127,12 @@ def test_they_reach_the_regulators_optimum(algorithm):
     assert found.std == pytest.approx(best.std, abs=0.03)
 
 
-def gap(algorithm, k: float = K) -> float:
+def gap(algorithm, k: float = K, batches: int = 150) -> float:
     """How far from the optimum, in the objective, as a part of what was to be gained."""
     sampling, state = algorithm.sampling, None
     if algorithm.correction:
         state = AffineCorrection(sampling.levels())
-    actor = teach(algorithm, {"quadratic": Quadratic(k, TARGET)}, batches=150, prompts=64, lr=0.05, state=state)
+    actor = teach(algorithm, {"quadratic": Quadratic(k, TARGET)}, batches=batches, prompts=64, lr=0.05, state=state)
     reference = GaussianPrior(sampling)
     best = regulator(reference, sampling, k, TARGET, BETA)
     start = reached(reference, reference, sampling, k, TARGET, BETA)
@@ -142,8 +142,8 @@ def gap(algorithm, k: float = K) -> float:
 
 @pytest.mark.slow
 def test_forward_only_misses_that_optimum_by_its_bias():
-    assert gap(Nabla(SAMPLING, strength=1 / BETA), k=8.0) < 0.01
-    assert gap(Nabla(SAMPLING, strength=1 / BETA, correction=False), k=8.0) > 0.03
+    assert gap(Nabla(SAMPLING, strength=1 / BETA), k=8.0, batches=300) < 0.01
+    assert gap(Nabla(SAMPLING, strength=1 / BETA, correction=False), k=8.0, batches=300) > 0.1
 
 
 @pytest.mark.slow
