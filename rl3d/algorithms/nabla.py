@@ -60,7 +60,7 @@ class Nabla:
     - at the end: grad log F(x_0) = strength grad R(x_0).
 
     grad log F(x) is taken as a guess, alpha^gamma strength grad_x R(x_0_hat(x)), plus a learned correction g(x). The last step
-    goes straight to x_0_hat, so there the guess is exact and g must vanish, provided that ``gamma`` is 0.
+    goes straight to x_0_hat, so there the untempered guess is exact, and g is what alpha^gamma took from it: 0 if gamma is 0.
 
     ``correction=False`` is the forward-only form: no g, no reverse loss, no second derivatives. Its target is exact for rewards
     that are linear in the clean latents, and off otherwise, since log E[exp R] is not R(E[x]): on normal data with a quadratic
@@ -82,7 +82,7 @@ class Nabla:
     reverse: float = 1.0
     """Weight of the reverse residual."""
     end: float = 1.0
-    """Weight of the correction's square at the end."""
+    """Weight of the squared error of the correction at the end."""
     joint: bool = False
     """Take the full gradient of both residuals, at the drawn step; needs second derivatives of the network."""
     gamma: float = 0.0
@@ -156,7 +156,8 @@ class Nabla:
         told = {"forward": loss.item()} | seen(batch.scores)
         if self.correction:
             last = len(t.levels) - 2
-            reverse, end = torch.stack(reverses).mean(), _square(state(t.latents[last], t.levels[last]), batch.used)
+            missing = (t.levels[last].alpha ** -self.gamma - 1) * batch.guesses[last]
+            reverse, end = torch.stack(reverses).mean(), _square(state(t.latents[last], t.levels[last]) - missing, batch.used)
             loss = loss + self.reverse * reverse + self.end * end
             told |= {"reverse": reverse.item(), "end": end.item()}
         return loss, told

@@ -114,6 +114,21 @@ class AffineCorrection(nn.Module):
         return slope * noisy + offset
 
 
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_at_the_end_guess_and_correction_are_the_rewards_gradient(gamma):
+    algorithm = Nabla(SAMPLING, strength=3.0, gamma=gamma)
+    actor, panel, batch, _ = begin(algorithm, Linear(0.7))
+    level = SAMPLING.levels()[-2]
+    state = AffineCorrection(SAMPLING.levels())
+    wanted = 3.0 * 0.7 * exact(level)[0] - batch.guesses[-1].mean().item()
+    with torch.no_grad():
+        state.rows[-2, 1] = wanted
+    assert algorithm.loss(actor, panel, batch, generator(), state)[1]["end"] == pytest.approx(0.0, abs=1e-9)
+    with torch.no_grad():
+        state.rows[-2, 1] += 0.1
+    assert algorithm.loss(actor, panel, batch, generator(), state)[1]["end"] == pytest.approx(0.01, rel=1e-3)
+
+
 @pytest.mark.parametrize("algorithm", [Nabla(SAMPLING, strength=1 / BETA), AdjointMatching(SAMPLING, strength=1 / BETA)])
 def test_they_reach_the_regulators_optimum(algorithm):
     state = AffineCorrection(SAMPLING.levels()) if isinstance(algorithm, Nabla) else None
