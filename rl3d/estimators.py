@@ -113,7 +113,7 @@ def advantages(
 
 
 class PromptStatistics(nn.Module):
-    """Running mean and deviation of the reward of each prompt, over batches: the tracker of DDPO (Black et al. 2023).
+    """Running mean and deviation of each reward of each prompt, over batches: the tracker of DDPO (Black et al. 2023).
 
     A prompt that has fewer than ``least`` remembered values is compared with the batch. All state is in ``state_dict``.
     """
@@ -122,32 +122,41 @@ class PromptStatistics(nn.Module):
         super().__init__()
         self.size, self.least = size, least
         self.remembered: dict[str, list[float]] = {}
+        """By reward and prompt."""
 
-    def advantages(self, score: Score, prompts: Sequence[Prompt], *, clip: float | None = 5.0) -> Advantages:
-        """Compare with what is remembered, this batch among it, which :meth:`remember` adds. Changes nothing."""
-        used = valid_in_all({"": score})
-        value = score.value.detach().float().cpu()
-        batch = value[used.cpu()]
-        mean, std = torch.zeros_like(value), torch.zeros_like(value)
-        fresh = self._with(value, used, prompts)
-        for i, prompt in enumerate(prompts):
-            known = torch.tensor(fresh.get(_key(prompt), []))
-            sample = known if len(known) >= self.least else batch
-            if len(sample):
-                mean[i], std[i] = sample.mean(), sample.std(correction=0)
-        varied = used.cpu() & (std > 1e-6)
-        off = torch.where(varied, (value - mean) / std.clamp_min(1e-6), torch.zeros_like(value))
-        return Advantages((off if clip is None else off.clamp(-clip, clip)).to(used.device), varied.to(used.device))
+    def advantages(
+        self,
+        scores: Mapping[str, Score],
+        prompts: Sequence[Prompt],
+        *,
+        weights: Mapping[str, float] | None = None,
+        clip: float | None = 5.0,
+    ) -> Advantages:
+        """Compare with what is remembered and this batch, reward by reward, and sum. Changes nothing: :meth:`remember` does."""
+        used, fresh = valid_in_all(scores).cpu(), self._with(scores, prompts)
+        value, varied = torch.zeros(len(prompts)), torch.zeros(len(prompts), dtype=torch.bool)
+        for name, score in scores.items():
+            reward, weight = score.value.detach().float().cpu(), weight_of(name, weights)
+            for i, prompt in enumerate(prompts):
+                known = torch.tensor(fresh.get(_key(name, prompt), []))
+                sample = known if len(known) >= self.least else reward[used]
+                if weight and used[i] and sample.std(correction=0) > 1e-6:
+                    value[i] += weight * (reward[i] - sample.mean()) / sample.std(correction=0)
+                    varied[i] = True
+        where = next(iter(scores.values())).value.device
+        return Advantages((value if clip is None else value.clamp(-clip, clip)).to(where), varied.to(where))
 
-    def remember(self, score: Score, prompts: Sequence[Prompt]) -> None:
+    def remember(self, scores: Mapping[str, Score], prompts: Sequence[Prompt]) -> None:
         """Add a batch; the oldest values of a prompt beyond ``size`` are forgotten."""
-        self.remembered = self._with(score.value.detach().float().cpu(), valid_in_all({"": score}), prompts)
+        self.remembered = self._with(scores, prompts)
 
-    def _with(self, value: Tensor, used: Tensor, prompts: Sequence[Prompt]) -> dict[str, list[float]]:
-        more = {key: list(values) for key, values in self.remembered.items()}
-        for x, good, prompt in zip(value.tolist(), used.tolist(), prompts, strict=True):
-            if good:
-                more[_key(prompt)] = [*more.get(_key(prompt), []), x][-self.size :]
+    def _with(self, scores: Mapping[str, Score], prompts: Sequence[Prompt]) -> dict[str, list[float]]:
+        more, used = {key: list(values) for key, values in self.remembered.items()}, valid_in_all(scores).tolist()
+        for name, score in scores.items():
+            for x, good, prompt in zip(score.value.tolist(), used, prompts, strict=True):
+                if good:
+                    key = _key(name, prompt)
+                    more[key] = [*more.get(key, []), x][-self.size :]
         return more
 
     def get_extra_state(self) -> Tensor:
@@ -158,8 +167,8 @@ class PromptStatistics(nn.Module):
         self.remembered = json.loads(bytes(state.tolist()).decode())
 
 
-def _key(prompt: Prompt) -> str:
-    return f"{prompt.text}\n{prompt.negative}"
+def _key(reward: str, prompt: Prompt) -> str:
+    return f"{reward}\n{prompt.text}\n{prompt.negative}"
 
 
 def clipped_surrogate(
@@ -184,6 +193,7 @@ def mean_used(x: Float[Tensor, "b"], used: Bool[Tensor, "b"]) -> Float[Tensor, "
 def best_and_worst(score: Score, groups: Int[Tensor, "b"], least: float = 0.0) -> tuple[Int[Tensor, "p"], Int[Tensor, "p"]]:
     """The indices of the best and of the worst valid sample of each group whose rewards differ by more than ``least``."""
     used, winners, losers = valid_in_all({"": score}), [], []
+    groups = groups.to(used.device)
     for group in groups.unique(sorted=True).tolist():
         among = ((groups == group) & used).nonzero()[:, 0]
         if not len(among):

@@ -113,23 +113,34 @@ def test_statistics_of_prompts_remember_across_batches_and_checkpoints():
     tracker = PromptStatistics(size=4, least=3)
     first = score(1, 3, 10)
     torch.testing.assert_close(
-        tracker.advantages(first, [a, a, b]).value, (first.value - first.value.mean()) / first.value.std(correction=0)
+        tracker.advantages({"r": first}, [a, a, b]).value, (first.value - first.value.mean()) / first.value.std(correction=0)
     )
-    tracker.remember(first, [a, a, b])
+    assert not tracker.remembered
+    tracker.remember({"r": first}, [a, a, b])
     known = torch.tensor([1.0, 3.0, 5.0])
-    expected = (5 - known.mean()) / known.std(correction=0)
-    assert tracker.advantages(score(5, 7, invalid=(1,)), [a, b]).value.tolist() == pytest.approx([expected.item(), 0.0])
-    tracker.remember(score(5, 6, 7, 8), [a] * 4)
-    assert tracker.remembered["a\n"] == [5, 6, 7, 8]
+    expected = ((5 - known.mean()) / known.std(correction=0)).item()
+    found = tracker.advantages({"r": score(5, 7, invalid=(1,))}, [a, b])
+    assert found.value.tolist() == pytest.approx([expected, 0.0])
+    assert found.used.tolist() == [True, False]
+    tracker.remember({"r": score(5, 6, 7, 8)}, [a] * 4)
+    assert tracker.remembered["r\na\n"] == [5, 6, 7, 8]
     other = PromptStatistics(size=4, least=3)
     other.load_state_dict(tracker.state_dict())
     assert other.remembered == tracker.remembered
 
 
+def test_statistics_of_prompts_are_kept_by_reward_and_summed():
+    prompts, one, other = [Prompt("a")] * 3, score(1, 2, 6), score(500, 100, 0)
+    tracker = PromptStatistics(least=2)
+    both = tracker.advantages({"x": one, "y": other}, prompts, weights={"y": 0.5}).value
+    alone = [tracker.advantages({"r": s}, prompts).value for s in (one, other)]
+    torch.testing.assert_close(both, alone[0] + 0.5 * alone[1])
+
+
 def test_invalid_values_are_not_remembered():
     tracker = PromptStatistics()
-    tracker.remember(score(1, 2, invalid=(0,)), [Prompt("a")] * 2)
-    assert tracker.remembered == {"a\n": [2]}
+    tracker.remember({"r": score(1, 2, invalid=(0,))}, [Prompt("a")] * 2)
+    assert tracker.remembered == {"r\na\n": [2]}
 
 
 @pytest.mark.parametrize("clip", [0.2, None])

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rl3d.algorithms.common import Latents, Panel, draw_index, noise_like, seen
+from rl3d.algorithms.common import Latents, Panel, draw_index, noise_like, seen, where_valid
 from rl3d.estimators import mean_used
 from rl3d.priors.parametrisations import add_noise
 from rl3d.priors.rollout import Ddim, Sampling, ode_step, select_cameras
@@ -84,7 +84,7 @@ class Draft:
     def adapters(self) -> tuple[str, ...]:
         return ("policy",)
 
-    def state(self, actor: Actor) -> nn.Module:
+    def state(self, actor: Actor, rng: torch.Generator | None = None) -> nn.Module:
         return nn.Module()
 
     def collect(
@@ -152,7 +152,7 @@ class Refl:
     def adapters(self) -> tuple[str, ...]:
         return ("policy",)
 
-    def state(self, actor: Actor) -> nn.Module:
+    def state(self, actor: Actor, rng: torch.Generator | None = None) -> nn.Module:
         return nn.Module()
 
     def collect(
@@ -200,5 +200,7 @@ def reward_loss(
     """The mean of -R, or of relu(margin - R), over the samples that could be judged."""
     scores = panel.scores(prior, clean, batch.prompts, batch.cameras)
     score = panel.sum(scores)
+    if clean.requires_grad:
+        clean.register_hook(lambda gradient: where_valid(gradient, score.valid))
     each = -score.value if margin is None else torch.relu(margin - score.value)
     return mean_used(each, score.valid), seen(scores)

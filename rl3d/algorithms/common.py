@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rl3d.estimators import Advantages, total, weight_of
-from rl3d.priors.rollout import Sampling, Trajectory, select_cameras
+from rl3d.priors.rollout import Trajectory, select_cameras
 from rl3d.priors.sampling import draw_noise, for_each
 from rl3d.protocols import Actor, Prior, Reward
 from rl3d.types import Cameras, Prompt, Score
@@ -47,7 +47,8 @@ class Panel:
         """The gradient of the total with respect to clean latents, detached; 0 for samples that could not be judged."""
         with torch.enable_grad():
             x = latents.detach().requires_grad_()
-            return torch.autograd.grad(self.total(prior, x, prompts, cameras).value.sum(), x)[0]
+            score = self.total(prior, x, prompts, cameras)
+            return where_valid(torch.autograd.grad(score.value.sum(), x)[0], score.valid)
 
     def must_be_differentiable(self) -> None:
         """Refuse rewards without a gradient in the pixels (``ValueError``)."""
@@ -60,18 +61,18 @@ class Panel:
 
 @runtime_checkable
 class Algorithm(Protocol):
-    """One way to teach the prior. A frozen dataclass; there is no optimiser in it, and its methods change nothing but, where
-    they say so, ``state``: a module for what an algorithm remembers or learns beside the policy.
-    """
+    """One way to teach the prior: a frozen dataclass without an optimiser, whose methods change nothing unless they say so.
 
-    sampling: Sampling
+    ``state`` is a module for what an algorithm remembers or learns beside the policy. How samples are drawn is said by a field,
+    ``sampling``; the interface has methods only, so that tyro can tell which algorithm a recipe's field holds.
+    """
 
     def adapters(self) -> tuple[str, ...]:
         """The sets of weights that it needs, the policy first; the actor is built with these names."""
         ...
 
-    def state(self, actor: Actor) -> nn.Module:
-        """Make its state; parameters in it are trained along with the policy."""
+    def state(self, actor: Actor, rng: torch.Generator | None = None) -> nn.Module:
+        """Make its state; parameters in it are drawn from ``rng`` and trained along with the policy."""
         ...
 
     def collect(
@@ -153,6 +154,11 @@ def select_scores(scores: Mapping[str, Score], samples: Int[Tensor, "n"]) -> dic
         name: Score(s.value[samples], None if s.per_view is None else s.per_view[samples], s.valid[samples])
         for name, s in scores.items()
     }
+
+
+def where_valid(x: Latents, valid: Bool[Tensor, "b"]) -> Latents:
+    """Put 0 where a sample was not judged: a reward that failed may have a gradient that is not finite."""
+    return torch.where(valid[:, None, None, None, None], x, torch.zeros_like(x))
 
 
 def in_groups(prompts: Sequence[Prompt], cameras: Cameras, group: int) -> tuple[list[Prompt], Cameras]:

@@ -56,7 +56,7 @@ class D3po:
     def adapters(self) -> tuple[str, ...]:
         return ("policy",)
 
-    def state(self, actor: Actor) -> nn.Module:
+    def state(self, actor: Actor, rng: torch.Generator | None = None) -> nn.Module:
         return nn.Module()
 
     def collect(

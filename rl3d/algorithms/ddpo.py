@@ -40,7 +40,7 @@ class Ddpo:
     def adapters(self) -> tuple[str, ...]:
         return ("policy",)
 
-    def state(self, actor: Actor) -> PromptStatistics:
+    def state(self, actor: Actor, rng: torch.Generator | None = None) -> PromptStatistics:
         return PromptStatistics(self.remember, self.remember_least)
 
     def collect(
@@ -48,9 +48,8 @@ class Ddpo:
     ) -> Rollouts:
         assert isinstance(state, PromptStatistics)
         trajectory, scores = judged_rollouts(actor, panel, prompts, cameras, self.sampling, rng, group=self.group)
-        whole = panel.sum(scores)
-        compared = state.advantages(whole, trajectory.prompts, clip=self.clip_advantage)
-        return rollouts(trajectory, {**scores, "total": whole}, compared, self.fraction, rng)
+        compared = state.advantages(scores, trajectory.prompts, weights=panel.weights, clip=self.clip_advantage)
+        return rollouts(trajectory, scores, compared, self.fraction, rng)
 
     def loss(
         self, actor: Actor, panel: Panel, batch: Rollouts, rng: torch.Generator, state: nn.Module
@@ -60,4 +59,4 @@ class Ddpo:
     def after(self, actor: Actor, batch: Rollouts, state: nn.Module) -> None:
         """Remember the batch's rewards."""
         assert isinstance(state, PromptStatistics)
-        state.remember(batch.scores["total"], batch.trajectory.prompts)
+        state.remember(batch.scores, batch.trajectory.prompts)

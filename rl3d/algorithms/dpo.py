@@ -72,7 +72,7 @@ class DiffusionDpo:
     def adapters(self) -> tuple[str, ...]:
         return ("policy",) if self.refresh is None else ("policy", "old")
 
-    def state(self, actor: Actor) -> nn.Module:
+    def state(self, actor: Actor, rng: torch.Generator | None = None) -> nn.Module:
         return Batches()
 
     def collect(

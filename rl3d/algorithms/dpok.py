@@ -36,7 +36,7 @@ class Dpok:
     def adapters(self) -> tuple[str, ...]:
         return ("policy",)
 
-    def state(self, actor: Actor) -> nn.Module:
+    def state(self, actor: Actor, rng: torch.Generator | None = None) -> nn.Module:
         return nn.Module()
 
     def collect(

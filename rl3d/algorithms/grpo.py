@@ -62,7 +62,7 @@ class Grpo:
     def adapters(self) -> tuple[str, ...]:
         return ("policy",)
 
-    def state(self, actor: Actor) -> Batches:
+    def state(self, actor: Actor, rng: torch.Generator | None = None) -> Batches:
         return Batches()
 
     def collect(

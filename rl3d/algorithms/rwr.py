@@ -22,8 +22,9 @@ from rl3d.types import Cameras, Prompt, Score
 class Rwr:
     """Train on the samples as a diffusion model does, each weighed by exp(R / temperature).
 
-    With samples ``draw_from`` the reference, it learns the denoiser of p_ref exp(R / temperature); from the policy itself, each
-    round tilts what the last one left, and the maximum of the reward is its only fixed point. Weights have the mean 1 among the
+    With samples ``draw_from`` the reference, it learns the denoiser of p_ref exp(R / temperature). From the policy itself, each
+    round tilts what the last one left, towards the maximum of the reward; but a sampler of few steps also loses some variance
+    each round, so at high temperatures the policy collapses before it arrives. Weights have the mean 1 among the
     samples of a prompt, so that no prompt counts more for being easy. ``keep`` is the sparse form: the best part of each
     prompt's samples with weight 1, the rest with 0, as plain fine-tuning on a selection.
     """
@@ -40,7 +41,7 @@ class Rwr:
     def adapters(self) -> tuple[str, ...]:
         return ("policy",)
 
-    def state(self, actor: Actor) -> nn.Module:
+    def state(self, actor: Actor, rng: torch.Generator | None = None) -> nn.Module:
         return nn.Module()
 
     def collect(

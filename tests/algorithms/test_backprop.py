@@ -3,12 +3,14 @@ from dataclasses import replace
 import pytest
 import torch
 from gaussian import GaussianPrior, Quadratic, moments, one_camera, teach
+from tiny import tiny_prior
 
 from rl3d.algorithms.backprop import Draft, Refl, align_prop, draft_lv
 from rl3d.algorithms.common import Panel
-from rl3d.priors.lora import Full
+from rl3d.cameras import Orbit
+from rl3d.priors.lora import Full, Lora
 from rl3d.priors.rollout import Ddim, Sampling
-from rl3d.types import Prompt
+from rl3d.types import Prompt, Score
 
 ODE = Sampling(steps=6, stepper=Ddim(0.0))
 PANEL = Panel({"quadratic": Quadratic()})
@@ -62,6 +64,29 @@ def test_remembering_less_changes_no_gradient():
     actor, batch = begin(algorithm)
     less = offset_gradient(replace(algorithm, remember_less=True), actor, batch)
     torch.testing.assert_close(less, offset_gradient(algorithm, actor, batch))
+
+
+def test_remembering_less_computes_anew_with_the_same_adapter():
+    class Bright(Quadratic):
+        def score(self, views, prompts):
+            return Score(views.rgb.square().mean((1, 2, 3, 4)), None, torch.ones(len(prompts), dtype=torch.bool))
+
+    found = []
+    for less in (False, True):
+        algorithm = Draft(ODE, last=3, remember_less=less)
+        actor = Lora(rank=2).build(tiny_prior(), ("policy", "old"), generator())
+        with torch.no_grad():
+            for p in actor.weights("policy").values():
+                p.add_(0.1 * torch.randn(p.shape, generator=generator(4)))
+        panel, state = Panel({"bright": Bright()}), algorithm.state(actor)
+        batch = algorithm.collect(actor, panel, [Prompt("a mug")], Orbit(2).cameras(), generator(), state)
+        loss, _ = algorithm.loss(actor, panel, batch, generator(), state)
+        with torch.no_grad():  # another adapter is active when the backward pass begins
+            actor.using("old").predict(batch.latents, ODE.levels()[0], actor.prior.embed([Prompt("a")], batch.cameras))
+        found.append(torch.autograd.grad(loss, list(actor.weights("policy").values())))
+    for more, less in zip(*found, strict=True):
+        assert more.any()
+        torch.testing.assert_close(less, more)
 
 
 def test_align_prop_draws_how_far_gradients_flow():

@@ -114,20 +114,24 @@ def test_sums_are_means_times_the_number_of_elements():
         torch.testing.assert_close(summed, 4 * mean)
 
 
-def test_beyond_the_clip_there_is_no_gradient():
-    algorithm = Ddpo(Sampling(steps=4), group=6, clip=1e-4)
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_beyond_the_clip_there_is_no_gradient(sign):
+    algorithm = Ddpo(Sampling(steps=4), group=32, clip=0.01)
     actor, panel, batch, state = begin(algorithm)
-    policy = actor.weights("policy")
-    for sign in (1.0, -1.0):
-        with torch.no_grad():
-            policy["prior.net.offset"].add_(sign * 0.01)
-        loss, told = algorithm.loss(actor, panel, batch, generator(), state)
-        assert told["clipped"] > 0.9
-        free = replace(algorithm, clip=None).loss(actor, panel, batch, generator(), state)[0]
-        found, wanted = gradients(loss, actor)[1], gradients(free, actor)[1]
-        assert not torch.allclose(found, wanted, rtol=0.05)
-        with torch.no_grad():
-            policy["prior.net.offset"].sub_(sign * 0.01)
+    step, trajectory, advantage = 1, batch.trajectory, batch.advantages.value
+    batch = replace(batch, steps=(step,))
+    with torch.no_grad():
+        actor.weights("policy")["prior.net.offset"].add_(sign * 0.1)
+    policy = actor.using("policy")
+    transition = transition_at(policy, trajectory.latents[step], step, len(trajectory), algorithm.sampling)
+    ratio = (log_prob(trajectory.latents[step + 1], transition) - trajectory.log_probs[step]).exp()
+    over = ((advantage > 0) & (ratio > 1.01)) | ((advantage < 0) & (ratio < 0.99))
+    assert 0.1 < over.float().mean() < 0.9
+    expected = gradients(-(advantage * ratio)[~over].sum() / batch.advantages.used.sum(), actor)
+    loss, told = algorithm.loss(actor, panel, batch, generator(), state)
+    assert told["clipped"] == pytest.approx(((ratio - 1).abs() > 0.01).float().mean().item())
+    for found, wanted in zip(gradients(loss, actor), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 class Moody(Quadratic):
@@ -218,8 +222,8 @@ def test_ddpo_remembers_rewards_by_prompt():
     actor, _, batch, state = begin(algorithm)
     assert not state.remembered
     algorithm.after(actor, batch, state)
-    assert [len(state.remembered[key]) for key in ("\n", "2\n")] == [4, 4]
-    torch.testing.assert_close(torch.tensor(state.remembered["2\n"]), batch.scores["quadratic"].value[4:])
+    assert [len(state.remembered[key]) for key in ("quadratic\n\n", "quadratic\n2\n")] == [4, 4]
+    torch.testing.assert_close(torch.tensor(state.remembered["quadratic\n2\n"]), batch.scores["quadratic"].value[4:])
 
 
 def test_the_optimum_under_a_divergence_nears_the_tilted_data_with_the_number_of_steps():

@@ -79,6 +79,14 @@ def test_the_flow_sde_has_flow_grpos_coefficients():
     )
 
 
+def test_without_noise_a_step_of_a_flow_is_eulers():
+    noisy, clean = latents(2, 2)
+    velocity = (noisy - clean) / 0.8
+    mean, std = Ddim(0.0).transition(noisy, clean, flow_level_at(0.8), flow_level_at(0.5))
+    torch.testing.assert_close(mean, noisy - 0.3 * velocity, atol=1e-5, rtol=1e-5)
+    assert std == 0
+
+
 def test_the_flow_sde_is_finite_at_pure_noise_and_refuses_other_paths():
     noisy, clean = latents(2, 2)
     mean, std = FlowSde().transition(noisy, clean, Level(0.0, 1.0), flow_level_at(0.9))
