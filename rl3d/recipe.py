@@ -36,7 +36,9 @@ class Recipe:
     weights: dict[str, float] = field(default_factory=dict)
     """Factors on terms; 1 for those not named."""
     ratios: dict[str, float] = field(default_factory=dict)
-    """For pixel terms named here, the norm of their gradient on the pixels as a fraction of all others' together."""
+    """For terms named here, the norm of their gradient as a fraction of all others' together: on the pixels for pixel terms;
+    for scene terms on each of the scene's parameters, as a fraction of what comes from the pixels.
+    """
     cooldown: float = 0.1
     """Learning rates fall exponentially to this fraction."""
     patience: int = 20

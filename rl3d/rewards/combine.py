@@ -145,6 +145,8 @@ class Combined(nn.Module):
             licence="; ".join(sorted({info.licence for info in infos.values()})),
             source="; ".join(sorted({info.source for info in infos.values()})),
             needs=frozenset().union(*(info.needs for info in infos.values())),
+            # Whoever lays views over a background makes them opaque, which is right only if no part looks at alpha itself.
+            background=all(info.background for info in infos.values()),
         )
 
     def score(self, shown: Shown | Views, prompts: list[Prompt], *, progress: float = 1.0, step: int = 0) -> Score:
