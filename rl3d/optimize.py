@@ -68,7 +68,11 @@ def begin(recipe: Recipe, prompt: Prompt, *, seed: int = 0, device: str = "cpu")
         if prior is None:
             raise ValueError("the recipe draws views but has no prior: give it one, or set draw to None")
         drawn = recipe.draw.draw(prompt, prior, rng, where)
-    situation = Situation(prompt, prior, drawn, rng, where)
+    return start(recipe, Situation(prompt, prior, drawn, rng, where))
+
+
+def start(recipe: Recipe, situation: Situation) -> Optimization:
+    """Make the first Gaussians and build every part, once there is a prior and what was drawn from it."""
     return _assemble(recipe, situation, recipe.scene.build(recipe.start.build(situation)))
 
 
@@ -227,8 +231,10 @@ def state(o: Optimization) -> tuple[dict[str, Tensor], dict]:
     return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, json.loads(json.dumps(plain))
 
 
-def restore(recipe: Recipe, tensors: dict[str, Tensor], plain: dict, *, device: str = "cpu") -> Optimization:
-    """Continue from :func:`state`, bit for bit on the CPU."""
+def restore(
+    recipe: Recipe, tensors: dict[str, Tensor], plain: dict, *, device: str = "cpu", prior: Prior | None = None
+) -> Optimization:
+    """Continue from :func:`state`, bit for bit on the CPU; with a prior of the caller's, if there is one already."""
     where = torch.device(device)
 
     def under(prefix: str) -> dict[str, Tensor]:
@@ -241,7 +247,8 @@ def restore(recipe: Recipe, tensors: dict[str, Tensor], plain: dict, *, device: 
         cameras = Cameras(tensors["drawn.pose"].to(where), tensors["drawn.intrinsics"].to(where), *size)
         drawn = Views(rgba[..., :3], rgba[..., 3:], None, None, cameras)
     rng = torch.Generator()
-    prior = recipe.prior.build(where) if recipe.prior else None
+    if prior is None and recipe.prior is not None:
+        prior = recipe.prior.build(where)
     situation = Situation(Prompt(**plain["prompt"]), prior, drawn, rng, where)
     o = _assemble(recipe, situation, recipe.scene.restore(under("scene.")))
     for i, group in enumerate(o.optimizer.param_groups):

@@ -13,7 +13,7 @@ from rl3d.geometry.points import ball, from_points
 from rl3d.priors.sampling import sample_views
 from rl3d.protocols import Prior, Situation
 from rl3d.rewards.clip import Clip
-from rl3d.types import Prompt, Splats, Views
+from rl3d.types import Cameras, Prompt, Splats, Views
 
 
 @dataclass(frozen=True)
@@ -34,33 +34,37 @@ class Draw:
 
     def draw(self, prompt: Prompt, prior: Prior, rng: torch.Generator, device: torch.device) -> Views:
         """Draw the candidates together, in one batch, and keep the best."""
+        return self.draw_sets(prompt, prior, rng, device, 1)[0]
+
+    def draw_sets(self, prompt: Prompt, prior: Prior, rng: torch.Generator, device: torch.device, count: int) -> list[Views]:
+        """Draw several sets in one batch, each the best of its own candidates."""
         half = 180 / self.views
         info = prior.info
         rings = [
             Orbit(self.views, e, half * (i % 2), info.distance, info.fov_y_deg, info.size).cameras()
             for i, e in enumerate(self.elevations_deg)
         ]
-        cameras = type(rings[0])(
-            torch.cat([r.cam_from_world for r in rings], 1).repeat(self.candidates, 1, 1, 1).to(device),
-            torch.cat([r.intrinsics for r in rings], 1).repeat(self.candidates, 1, 1, 1).to(device),
+        total = count * self.candidates
+        cameras = Cameras(
+            torch.cat([r.cam_from_world for r in rings], 1).repeat(total, 1, 1, 1).to(device),
+            torch.cat([r.intrinsics for r in rings], 1).repeat(total, 1, 1, 1).to(device),
             info.size,
             info.size,
         )
-        views = sample_views(
-            prior,
-            [prompt] * self.candidates,
-            cameras,
-            steps=self.steps,
-            guidance=self.guidance,
-            rescale=self.rescale,
-            rng=rng,
-        )
+        prompts = [prompt] * total
+        views = sample_views(prior, prompts, cameras, steps=self.steps, guidance=self.guidance, rescale=self.rescale, rng=rng)
         if self.candidates == 1:
-            return views
+            return [views.sample(i) for i in range(count)]
         with torch.no_grad():
-            score = self.chooser.build_signal(device).score(views, [prompt] * self.candidates)
-        best = int(score.value.argmax())
-        return views.sample(best)
+            score = self.chooser.build_signal(device).score(views, prompts)
+        best = score.value.view(count, self.candidates).argmax(1).tolist()
+        return [views.sample(i * self.candidates + b) for i, b in enumerate(best)]
+
+    @property
+    def passes(self) -> float:
+        """Network passes of one set of as many views as a step has, on all rings."""
+        guided = 2 if self.guidance != 1 else 1
+        return guided * self.candidates * self.steps * len(self.elevations_deg)
 
 
 @runtime_checkable

@@ -19,6 +19,7 @@ LAYERS = [
     {"algorithms", "evaluate", "export", "start", "terms"},
     {"recipe", "run"},
     {"optimize"},
+    {"search"},
     {"doctor", "generate"},
     {"assess"},
     {"commands"},

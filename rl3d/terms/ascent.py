@@ -61,7 +61,7 @@ class Ascend:
         return (1 - self.start) * passes(1, guided=self.guidance != 1) if self.on == "denoised" else 0.0
 
     def build(self, situation: Situation) -> Signal:
-        reward = build_reward(self.reward, situation)
+        reward = build_reward(self.reward, situation.device)
         info = reward.info
         if info.differentiable == "no":
             raise ValueError(f"{info.name} has no gradient: use {instead(info, but='Ascend')}, or keep it as a guard")

@@ -76,7 +76,7 @@ class SearchNoise:
 
     def build(self, situation: Situation) -> Signal:
         need_prior(situation)
-        reward = build_reward(self.reward, situation)
+        reward = build_reward(self.reward, situation.device)
         need_prior_views(reward, "SearchNoise")
         return _SearchNoise(self, reward)
 

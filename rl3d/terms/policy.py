@@ -56,7 +56,7 @@ class PixelPolicy:
             raise ValueError(f"antithetic samples come in pairs: got {self.samples}; take an even number, or antithetic=False")
 
     def build(self, situation: Situation) -> Signal:
-        reward = build_reward(self.reward, situation)
+        reward = build_reward(self.reward, situation.device)
         info = reward.info
         if "views" not in info.needs:
             raise ValueError(f"{info.name} does not look at colours: use {instead(info, but='PixelPolicy')}")

@@ -62,7 +62,7 @@ class Prefer:
 
     def build(self, situation: Situation) -> Signal:
         need_prior(situation)
-        reward = build_reward(self.reward, situation)
+        reward = build_reward(self.reward, situation.device)
         need_prior_views(reward, "Prefer")
         return _Prefer(self, reward)
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rl3d.estimators import Advantages, advantages
-from rl3d.protocols import Need, Reward, RewardInfo, RewardPart, Shown, Situation, Step
+from rl3d.protocols import Need, Reward, RewardInfo, RewardPart, Shown, Step
 from rl3d.representations.gaussians import GaussianSplats
 from rl3d.rewards.base import SplatScene, Tournament, together
 from rl3d.rewards.clip import Clip
@@ -21,7 +21,7 @@ from rl3d.types import Cameras, Prompt, Score, Splats, Views
 VIEWS: frozenset[Need] = frozenset({"views"})
 
 
-def build_reward(part: RewardPart, situation: Situation) -> Reward:
+def build_reward(part: RewardPart, device: torch.device) -> Reward:
     """Build a reward that will shape the scene; judges of pairs become tournaments.
 
     Raises:
@@ -30,7 +30,7 @@ def build_reward(part: RewardPart, situation: Situation) -> Reward:
     for inner in _within(part):
         if isinstance(inner, Clip) and inner.model == "judge":
             raise ValueError("the judge is only ever reported, never optimised nor chosen by: use the encoder, Clip()")
-    live: Any = part.build(situation.device)
+    live: Any = part.build(device)
     return live if hasattr(live, "score") else Tournament(live)
 
 

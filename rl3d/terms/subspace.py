@@ -196,9 +196,9 @@ class Evolve:
             raise ValueError(f"samples must be at least 2, and even in antithetic pairs, and every at least 1; got {got}")
 
     def build(self, situation: Situation) -> Signal:
-        reward = build_reward(self.reward, situation)
+        reward = build_reward(self.reward, situation.device)
         gaussians_of(situation.scene, "Evolve")
-        surrogate = None if self.surrogate is None else build_reward(self.surrogate, situation)
+        surrogate = None if self.surrogate is None else build_reward(self.surrogate, situation.device)
         if surrogate is not None and surrogate.info.differentiable != "scene":
             has = surrogate.info.differentiable
             raise ValueError(
@@ -279,7 +279,7 @@ class KeepOrDrop:
 
     def build(self, situation: Situation) -> Signal:
         scene = gaussians_of(situation.scene, "KeepOrDrop")
-        return _KeepOrDrop(self, build_reward(self.reward, situation), scene)
+        return _KeepOrDrop(self, build_reward(self.reward, situation.device), scene)
 
 
 class _KeepOrDrop(nn.Module):

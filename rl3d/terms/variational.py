@@ -51,6 +51,13 @@ class Variational:
         return passes(1, guided=self.guidance != 1) + 1 + 3
 
     def build(self, situation: Situation) -> Signal:
+        prior: Any = need_prior(situation)
+        if not isinstance(prior, nn.Module):
+            raise ValueError(
+                "this prior is shared by several scenes, and one adapter cannot know them all: leave out the recipe's search"
+            )
+        if any(name.endswith("base_layer") for name, _ in prior.named_modules()):
+            raise ValueError("this prior already has an adapter: a recipe can hold one Variational term")
         return _Variational(self, situation)
 
 
