@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rl3d.cameras import Orbit, RandomOrbit, Rig
 from rl3d.priors.embedded import Embedded
@@ -15,7 +16,8 @@ from rl3d.protocols import RewardPart, Term
 from rl3d.representations.gaussians import Gaussians
 from rl3d.representations.nerf import Nerf
 from rl3d.rewards.clip import Clip
-from rl3d.start import Draw, Hull, Start
+from rl3d.start import Draw, FromFile, Hull, Start
+from rl3d.terms.match import Match
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,35 @@ class Recipe:
             raise ValueError("scenes of a search differ by their drawn views: set the recipe's `draw`, or leave out `search`")
 
 
+KEEP = 0.6
+"""The highest noise time at which an asset that there is already can be told from another."""
+
+
+def starting_from(recipe: Recipe, path: str) -> Recipe:
+    """The recipe as one that improves or edits an asset: nothing is drawn or matched, and noise leaves what is there.
+
+    Raises:
+        ValueError: if nothing would be left of the recipe, or its scene cannot start from Gaussians.
+    """
+    if isinstance(recipe.scene, Nerf):
+        raise ValueError("a radiance field starts as fog, and cannot start from an asset: take a recipe of Gaussians")
+    if recipe.search is not None:
+        raise ValueError("a search compares scenes from different drawn views, and an asset is one: take another recipe")
+    terms = {name: _gentle(term) for name, term in recipe.terms.items() if not isinstance(term, Match)}
+    if not any(hasattr(term, "passes") for term in terms.values()):
+        raise ValueError("this recipe only matches drawn views, which an asset is not: take one that distils, such as default")
+    weights, ratios = ({k: v for k, v in some.items() if k in terms} for some in (recipe.weights, recipe.ratios))
+    start = FromFile(path)
+    return dataclasses.replace(recipe, start=start, draw=None, terms=terms, weights=weights, ratios=ratios)
+
+
+def _gentle(term: Any) -> Term:
+    """A term whose noise times stay below what would make another object of it."""
+    if not hasattr(term, "t_max") or term.t_max <= KEEP:
+        return term
+    return dataclasses.replace(term, t_max=max(term.t_min, KEEP), t_end=min(term.t_end, max(term.t_min, KEEP)))
+
+
 @dataclass(frozen=True)
 class Cost:
     """How often a recipe asks the prior's network, in passes over one set of views; a guided prediction takes two."""
@@ -173,6 +204,11 @@ def recipe_file(name: str) -> Path:
             f"there is no recipe {name!r}: name one of {known}, or a path to a .py file that holds `recipe = Recipe(...)`"
         )
     return path
+
+
+def recipe_files() -> list[Path]:
+    """The recipes in ``configs/``, by name."""
+    return sorted(recipe_file("default").parent.glob("[!_]*.py"))
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -32,6 +32,7 @@ SIDEWAYS = {
     ("protocols", "cameras"),
     ("evaluate", "export"),
     ("generate", "doctor"),
+    ("start", "export"),
     ("optimize", "run"),
     ("__main__", "configs"),
 }
