@@ -10,7 +10,11 @@ from rl3d.terms.ascent import Ascend
 recipe = replace(
     default,
     about="the default, climbing the embedded reward on renderings and on what the prior makes of them (after DreamReward)",
-    terms={**default.terms, "reward": Ascend(start=0.4), "clean": Ascend(start=0.4, on="denoised")},
+    terms={
+        **default.terms,
+        "reward": Ascend(start=0.4, backgrounds=1),
+        "clean": Ascend(start=0.4, backgrounds=1, on="denoised"),
+    },
     ratios={"reward": 0.2, "clean": 0.2},
     paper=Paper(
         "Ye et al. 2024, DreamReward: Text-to-3D Generation with Human Preference",

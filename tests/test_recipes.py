@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rl3d.__main__ import main
 from rl3d.evaluate.benchmark import prompt_set, read_questions
 from rl3d.priors.embedded import Embedded
 from rl3d.recipe import comparison, cost, describe, load_recipe, setting
@@ -104,6 +105,15 @@ def test_costs_are_what_the_network_is_asked(name, monkeypatch):
     for _ in optimize(o):
         pass
     assert (sum(asked) - drawn) / 8 == pytest.approx(cost(recipe).step, rel=0.25)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_is_a_command_line(name, capsys):
+    words = ["generate", "a red mug", "a blue cube", "--dry-run", "--recipe", str(CONFIGS / f"{name}.py"), "--steps", "7"]
+    if name == "verified":
+        words += ["--terms.checks.reward.parts.reward.weight", "0.2"]
+    main(words)
+    assert "in each of 7 steps" in capsys.readouterr().out
 
 
 def test_prompts_of_the_verified_recipe_can_be_read_often_enough_to_matter():
