@@ -6,11 +6,13 @@ from rl3d.configs.default import recipe as default  # pyright: ignore[reportMiss
 
 from rl3d.recipe import Paper
 from rl3d.terms.distillation import Interval
+from rl3d.terms.match import Match
 
 recipe = replace(
     default,
-    about="the default, with interval score matching along inverted paths (after LucidDreamer)",
-    terms={**default.terms, "distill": Interval()},
+    about="the default, with interval score matching along inverted paths; drawn views hold it (after LucidDreamer)",
+    terms={**default.terms, "match": Match(), "distill": Interval(guidance=1.5, rescale=0.0)},
+    weights={"distill": 0.2},
     paper=Paper(
         "Liang et al. 2023, LucidDreamer: Towards High-Fidelity Text-to-3D Generation via Interval Score Matching",
         "https://arxiv.org/abs/2311.11284",
@@ -24,6 +26,9 @@ recipe = replace(
             "terms.distill.t_min": "0.02",
             "steps": "5000",
         },
-        ("It starts from drawn views and their hull, not from Point-E, and matches them for the first half.",),
+        (
+            "It starts from drawn views and their hull, not from Point-E.",
+            "Drawn views are matched to the end, and intervals weigh a fifth: alone they drift on the embedded prior.",
+        ),
     ),
 )

@@ -39,7 +39,7 @@ class Variational:
     t_min: float = 0.25
     lora: Lora = field(default_factory=lambda: Lora(dtype="loaded"))
     """The adapter. No ratios are taken, so the network may compute in what it was loaded in."""
-    rate: float = 1e-3
+    rate: float = 1e-2
     """The adapter's learning rate."""
 
     def __post_init__(self):
