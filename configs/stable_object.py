@@ -16,10 +16,10 @@ recipe = replace(
     about="the default, then bent until it stands when it is dropped; needs pip install 'rl3d[physics]'",
     terms={
         **default.terms,
-        "stands": Ascend(Stands(), start=0.6),
-        "drop": Evolve(QUICK, Lattice(), samples=8, surrogate=Stands(), trust=0.01, start=0.6),
+        "stands": Ascend(Stands(), start=0.5),
+        "drop": Evolve(QUICK, Lattice(), samples=8, surrogate=Stands(), trust=0.01, start=0.5),
     },
-    ratios={"stands": 0.3, "drop": 1.0},
+    ratios={"stands": 1.5, "drop": 1.5},
     paper=Paper(
         "Chen et al. 2024, Atlas3D: Physically Constrained Self-Supporting Text-to-3D (and Li et al. 2025, DSO, for the test)",
         "https://arxiv.org/abs/2405.18515",
