@@ -204,3 +204,70 @@ def best_and_worst(score: Score, groups: Int[Tensor, "b"], least: float = 0.0) -
             winners.append(int(best))
             losers.append(int(worst))
     return torch.tensor(winners, dtype=torch.long), torch.tensor(losers, dtype=torch.long)
+
+
+def score_function(
+    score: Score,
+    noise: Float[Tensor, "k d"],
+    sigma: float,
+    *,
+    antithetic: bool = False,
+    surrogate: tuple[Float[Tensor, "k"], Float[Tensor, "k d"]] | None = None,
+    trust: float = 1.0,
+) -> Float[Tensor, "d"]:
+    """Estimate the gradient in m of E[R(m + sigma eps)], eps standard normal, at m = 0: evolution strategies.
+
+    Without pairs: the mean of (R_k - b_k) eps_k / sigma with b_k the mean of the other samples, which is unbiased (Kool et al.
+    2019, "Buy 4 REINFORCE Samples, Get a Baseline for Free!"). With ``antithetic``, whose second half is minus the first: the
+    mean over pairs of (R+ - R-) eps / (2 sigma) (Salimans et al. 2017, "Evolution Strategies", sec. 2.1); all even parts of R
+    cancel.
+
+    A differentiable ``surrogate`` r is a control variate: its gradients are averaged, and the estimate above is of R - r alone.
+    The sum is unbiased however bad r is, and less noisy where r is like R, up to a constant.
+
+    Args:
+        score: The rewards; samples (and their opposites) that could not be judged count nowhere.
+        noise: What was drawn.
+        sigma: Of the search.
+        antithetic: Whether samples come in pairs.
+        surrogate: Its value at each sample, and its gradient in the sample's place.
+        trust: A fixed factor on the surrogate, best near the slope of R over r.
+
+    Returns:
+        The gradient; 0 where fewer than two samples (or one pair) could be judged.
+    """
+    used = valid_in_all({"": score})
+    value = torch.where(used, score.value.detach(), torch.zeros_like(score.value)).to(noise)
+    if surrogate is not None:
+        used = used & surrogate[0].isfinite() & surrogate[1].isfinite().all(1)
+        value = torch.where(used, value - trust * surrogate[0].to(noise), torch.zeros_like(value))
+    if antithetic:
+        half = len(value) // 2
+        pairs = used[:half] & used[half:]
+        used = torch.cat([pairs, pairs])
+        weight = torch.where(pairs, value[:half] - value[half:], torch.zeros_like(value[:half])) / 2
+        slope = weight @ noise[:half] / (sigma * pairs.sum().clamp_min(1))
+    else:
+        n = int(used.sum())
+        if n < 2:
+            return torch.zeros_like(noise[0])
+        others = (value[used].sum() - value) / (n - 1)
+        slope = torch.where(used, value - others, torch.zeros_like(value)) @ noise / (sigma * n)
+    if surrogate is not None and used.any():
+        slope = slope + trust * surrogate[1][used].mean(0).to(noise)
+    return slope
+
+
+def bernoulli_score_function(score: Score, kept: Bool[Tensor, "k d"], chance: Float[Tensor, "d"]) -> Float[Tensor, "d"]:
+    """Estimate the gradient of E[R(kept)] in the logits of independent coins, ``chance = sigmoid(logits)``.
+
+    REINFORCE with a leave-one-out baseline: the mean of (R_k - b_k) (kept_k - chance), unbiased. 0 where fewer than two samples
+    could be judged.
+    """
+    used = valid_in_all({"": score})
+    n = int(used.sum())
+    if n < 2:
+        return torch.zeros_like(chance)
+    value = torch.where(used, score.value.detach(), torch.zeros_like(score.value)).to(chance)
+    others = (value[used].sum() - value) / (n - 1)
+    return torch.where(used, value - others, torch.zeros_like(value)) @ (kept.to(chance) - chance) / n

@@ -24,6 +24,14 @@ def rotation_from_quat(quat: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 3 3"]:
     return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
 
 
+def multiply_quats(a: Float[Tensor, "*#n 4"], b: Float[Tensor, "*#n 4"]) -> Float[Tensor, "*n 4"]:
+    """Compose rotations, ``b`` first, as Hamilton's product of wxyz quaternions. Differentiable."""
+    w, v, s, u = a[..., :1], a[..., 1:], b[..., :1], b[..., 1:]
+    v, u = torch.broadcast_tensors(v, u)
+    real = w * s - (v * u).sum(-1, keepdim=True)
+    return torch.cat([real, w * u + s * v + torch.linalg.cross(v, u)], -1)
+
+
 def sh_from_rgb(rgb: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
     """The degree-0 coefficient that shows this colour from everywhere."""
     return (rgb - 0.5) / SH_C0

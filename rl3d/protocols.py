@@ -214,6 +214,8 @@ class Step:
     progress: float
     """In [0, 1)."""
     rng: torch.Generator
+    number: int = 0
+    """Steps done before this one."""
 
 
 @runtime_checkable
@@ -225,7 +227,10 @@ class Signal(Protocol):
         ...
 
     def losses(self, step: Step) -> dict[str, Tensor]:
-        """Scalars by what they reach: "pixels" (through the views), "scene" (through the representation directly)."""
+        """Scalars by what they reach: "pixels" (through the views), "scene" (through the representation directly).
+
+        One loss may stand under both, where its gradient has two ways.
+        """
         ...
 
 
@@ -238,6 +243,8 @@ class Situation(NamedTuple):
     """Views drawn from the prior at the start, where the recipe draws any."""
     rng: torch.Generator
     device: torch.device
+    scene: Representation | None = None
+    """The scene as it is then; None while the first Gaussians are made."""
 
 
 @runtime_checkable

@@ -19,6 +19,7 @@ LAYERS = [
     {"algorithms", "evaluate", "export", "start", "terms"},
     {"recipe", "run"},
     {"optimize"},
+    {"search"},
     {"doctor", "generate"},
     {"assess"},
     {"commands"},
@@ -31,6 +32,7 @@ SIDEWAYS = {
     ("protocols", "cameras"),
     ("evaluate", "export"),
     ("generate", "doctor"),
+    ("start", "export"),
     ("optimize", "run"),
     ("__main__", "configs"),
 }

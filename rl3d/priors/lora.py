@@ -97,7 +97,7 @@ class LoraPrior(nn.Module):
                         nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=rng)
                     a.copy_(down)
                     b.zero_()
-        self._freeze()
+        self._rest()
 
     def _freeze(self) -> None:
         """Let the adapters alone learn: peft changes this whenever it switches."""
@@ -134,7 +134,17 @@ class LoraPrior(nn.Module):
                 layer.set_adapter([name])
         # Only flags were changed, so a graph that was recorded before still reaches the weights that it saw.
         self._freeze()
-        yield
+        try:
+            yield
+        finally:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Switch adapters off: whoever holds the prior itself goes on with it as it was."""
+        layers: list[Any] = list(self._layers)
+        for layer in layers:
+            layer.enable_adapters(False)
+        self._freeze()
 
 
 class FullPrior(nn.Module):

@@ -6,10 +6,12 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from tyro.conf import arg
 
 from rl3d.protocols import Reward, RewardInfo, RewardPart, Shown
 from rl3d.rewards.base import look, pick, shown
@@ -74,7 +76,8 @@ class Part:
     """One reward of a combination."""
 
     reward: RewardPart
-    weight: float | Schedule = 1.0
+    weight: Annotated[float | Schedule, arg(constructor=float)] = 1.0
+    """On a command line a number."""
     every: int = 1
     """It is asked in every so many steps only; in between it says nothing."""
     center: float = 0.0
@@ -145,6 +148,8 @@ class Combined(nn.Module):
             licence="; ".join(sorted({info.licence for info in infos.values()})),
             source="; ".join(sorted({info.source for info in infos.values()})),
             needs=frozenset().union(*(info.needs for info in infos.values())),
+            # Whoever lays views over a background makes them opaque, which is right only if no part looks at alpha itself.
+            background=all(info.background for info in infos.values()),
         )
 
     def score(self, shown: Shown | Views, prompts: list[Prompt], *, progress: float = 1.0, step: int = 0) -> Score:
