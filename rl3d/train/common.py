@@ -18,9 +18,9 @@ from torch import Tensor, nn
 class Muon(torch.optim.Optimizer):
     """Momentum whose updates are orthogonalised: Jordan et al. 2024, "Muon", for weights inside a network.
 
-    Convolutions count as matrices of a row for each output channel. Updates are scaled to AdamW's usual size, 0.2 sqrt(max(rows, columns)) (Liu et al. 2025, "Muon is Scalable for LLM
-    Training", eq. 4), so that both share a learning rate. Orthogonalises in ``dtype`` (torch.optim.Muon always takes bfloat16,
-    which many CPUs only emulate).
+    Convolutions count as matrices of a row for each output channel. Updates are scaled to AdamW's usual size,
+    0.2 sqrt(max(rows, columns)) (Liu et al. 2025, "Muon is Scalable for LLM Training", eq. 4), so that both share a learning
+    rate. Orthogonalises in ``dtype`` (torch.optim.Muon always takes bfloat16, which many CPUs only emulate).
     """
 
     def __init__(
