@@ -16,9 +16,10 @@ import itertools
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numba
 import numpy as np
@@ -90,29 +91,43 @@ def toy_rng(seed: int, split: str, index: int) -> Rng:
 
 def make(order: Order, workers: int = 2, chunk: int = 64) -> Iterator[int]:
     """Render a data set, and yield how many toys are done as it goes. What the folder held is overwritten."""
-    order.folder.mkdir(parents=True, exist_ok=True)
     n, v, size = order.count, order.views, order.size
-    for name, dtype, shape in (
-        ("rgba", np.uint8, (n, v, size, size, 4)),
-        ("azimuth_deg", np.float16, (n, v)),
-        ("elevation_deg", np.float16, (n, v)),
-    ):
-        np.lib.format.open_memmap(order.folder / f"{name}.npy", "w+", dtype, shape).flush()
-    starts = range(0, n, chunk)
-    jobs = zip(itertools.repeat(order), starts, [min(start + chunk, n) for start in starts])
-    with (order.folder / "toys.jsonl").open("w") as log:
+    arrays = {"rgba": (np.uint8, (n, v, size, size, 4))} | {name: (np.float16, (n, v)) for name in ANGLES}
+    jobs = ((order, start, min(start + chunk, n)) for start in range(0, n, chunk))
+    return fill(order.folder, arrays, _render_chunk, jobs, workers)
+
+
+ANGLES = ("azimuth_deg", "elevation_deg")
+
+Job = TypeVar("Job")
+
+
+def fill(
+    folder: Path,
+    arrays: Mapping[str, tuple[type, tuple[int, ...]]],
+    render: Callable[[Job], list[str]],
+    jobs: Iterable[Job],
+    workers: int,
+) -> Iterator[int]:
+    """Lay out a data set's arrays, by name, type and shape, and do jobs that each write a part of them and return its lines of
+    ``toys.jsonl``; yield how many lines there are as it goes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (dtype, shape) in arrays.items():
+        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape).flush()
+    with (folder / "toys.jsonl").open("w") as log:
 
         def record(lines: list[str]) -> int:
             log.writelines(f"{line}\n" for line in lines)
             return len(lines)
 
         if workers <= 1:
-            yield from itertools.accumulate(record(_render_chunk(job)) for job in jobs)
+            yield from itertools.accumulate(record(render(job)) for job in jobs)
             return
         threads = max(1, (os.cpu_count() or 1) // workers)
         # Spawned, not forked: a fork of a process whose threads hold locks may hang.
         with multiprocessing.get_context("spawn").Pool(workers, _limit_threads, (threads,)) as pool:
-            yield from itertools.accumulate(record(lines) for lines in pool.imap(_render_chunk, jobs))
+            yield from itertools.accumulate(record(lines) for lines in pool.imap(render, jobs))
 
 
 def _limit_threads(threads: int) -> None:
@@ -124,7 +139,7 @@ def _render_chunk(job: tuple[Order, int, int]) -> list[str]:
     """Render toys ``start`` to ``stop`` into the files; return their lines of JSON."""
     order, start, stop = job
     rgba, azimuths, elevations = (
-        np.load(order.folder / f"{name}.npy", mmap_mode="r+") for name in ("rgba", "azimuth_deg", "elevation_deg")
+        np.load(order.folder / f"{name}.npy", mmap_mode="r+") for name in ("rgba", *ANGLES)
     )
     toys, lines = [], []
     azimuth = np.empty((stop - start, order.views), np.float32)
@@ -133,15 +148,19 @@ def _render_chunk(job: tuple[Order, int, int]) -> list[str]:
         rng = toy_rng(order.seed, order.split, i)
         spec = sample(rng, order.split, RICH if order.rich else SHARES)
         lines.append(json.dumps({"caption": caption(spec, rng), "spec": asdict(spec)}))
-        ring = rng.uniform(0, 360) + np.arange(order.views) * (360 / order.views)
-        # Rounded to what is stored, so that the stored angles are the exact ones.
-        azimuth[i - start] = ((ring + 180) % 360 - 180).astype(np.float16)
-        elevation[i - start] = _elevations(order.views, rng).astype(np.float16)
+        azimuth[i - start], elevation[i - start] = random_angles(order.views, rng)
         toys.append(build(spec, rng))
     cameras = look_at_origin(torch.from_numpy(azimuth), torch.from_numpy(elevation), width=order.size, height=order.size)
     rgba[start:stop] = render_many(toys, cameras, samples=order.samples)
     azimuths[start:stop], elevations[start:stop] = azimuth, elevation
     return lines
+
+
+def random_angles(views: int, rng: Rng) -> tuple[Float16[ndarray, "v"], Float16[ndarray, "v"]]:
+    """Draw azimuths, evenly spaced from a random one, and elevations, rounded as they are stored."""
+    ring = rng.uniform(0, 360) + np.arange(views) * (360 / views)
+    azimuth = ((ring + 180) % 360 - 180).astype(np.float16)
+    return azimuth, _elevations(views, rng).astype(np.float16)
 
 
 def _elevations(views: int, rng: Rng) -> Float32[ndarray, "v"]:

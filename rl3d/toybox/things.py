@@ -23,6 +23,8 @@ class Item:
     accent: tuple[str, str] | None = None
     """A second part and its colour: ("roof", "red")."""
     count: int = 1
+    stuff: str | None = None
+    """What it is mostly made of, as real objects are: "leather", "wooden"; toys say it with their paint."""
 
 
 @dataclass(frozen=True)

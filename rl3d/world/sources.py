@@ -115,12 +115,13 @@ class _Inside(Resolver):
         self.archive, self.folder = archive, folder
 
     def get(self, name: str) -> bytes:
-        """Read a file; where letters differ in case only, that is forgiven."""
+        """Read a file. Letters of another case, and the maker's own folders before the name, are forgiven."""
         if name == self.DEFAULT:
             return _default_materials(self.archive)
-        wanted = str(self.folder / name.replace("\\", "/").strip()).lower()
-        for member in self.archive.namelist():
-            if member.lower() == wanted:
+        name = name.replace("\\", "/").strip()
+        members = {member.lower(): member for member in self.archive.namelist()}
+        for way in (name, name.rsplit("/", 1)[-1], name.rsplit(maxsplit=1)[-1]):
+            if member := members.get(str(self.folder / way).lower()):
                 return self.archive.read(member)
         raise ValueError(f"{name} is missing beside the mesh, in {self.folder}")
 

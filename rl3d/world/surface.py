@@ -25,6 +25,9 @@ from rl3d.files import write_whole
 GLASS = (199, 219, 230)
 """The colour towards which see-through materials go, as much as they let through: views have no transparency."""
 
+COAL = 30
+"""The sRGB level of the blackest paint: light tells nothing of the shape of what is blacker."""
+
 UNSEEN = 0.06
 """Materials more transparent than that are not there at all."""
 
@@ -120,9 +123,11 @@ class _Paint:
     """Where the picture has holes (leaves, fences): below one half there is nothing."""
 
 
-def read(scene: trimesh.Scene | trimesh.Trimesh) -> Surface:
-    """Take all triangles of a scene, with materials, pictures or colours of faces and vertices; parts that are invisible are left
-    out. Axes stay as they are. Points and lines are ignored; nothing to see is a ``ValueError``.
+def read(scene: trimesh.Scene | trimesh.Trimesh, *, least: float = UNSEEN) -> Surface:
+    """Take all triangles of a scene, with materials, pictures or colours of faces and vertices. Axes stay as they are.
+
+    Parts that are there by less than ``least`` are left out: 0.5 takes away panes, to show what is behind them. Points and lines
+    are ignored; nothing to see is a ``ValueError``.
     """
     if isinstance(scene, trimesh.Trimesh):
         scene = trimesh.Scene(scene)
@@ -136,7 +141,7 @@ def read(scene: trimesh.Scene | trimesh.Trimesh) -> Surface:
         faces = np.asarray(mesh.faces, np.int32)
         if np.linalg.det(transform[:3, :3]) < 0:
             faces = faces[:, ::-1]
-        made = _painted(mesh, faces)
+        made = _painted(mesh, faces, least)
         if made is not None:
             parts.append(_part(vertices, faces, *made))
     if not parts:
@@ -176,7 +181,7 @@ def join(parts: Sequence[Surface]) -> Surface:
     )
 
 
-def _painted(mesh: trimesh.Trimesh, faces: ndarray) -> tuple[ndarray, _Paint] | None:
+def _painted(mesh: trimesh.Trimesh, faces: ndarray, least: float) -> tuple[ndarray, _Paint] | None:
     """Corner places and the paint of a mesh, or None if it is invisible."""
     visual = mesh.visual
     nowhere = np.full((len(faces), 3, 2), 0.5, np.float32)
@@ -194,7 +199,7 @@ def _painted(mesh: trimesh.Trimesh, faces: ndarray) -> tuple[ndarray, _Paint] | 
     else:
         image, mode, tint = material.image, "MASK", np.ones(3)  # in .obj files the colour beside a picture is mostly left over
         through = 1 - float((material.kwargs or {}).get("d", [1.0])[-1])
-    if 1 - through < UNSEEN:
+    if 1 - through < least:
         return None
     if image is None or visual.uv is None:
         return nowhere, _Paint(name, np.round(_glassy(colour, through)).astype(np.uint8).reshape(1, 1, 3))
@@ -202,13 +207,13 @@ def _painted(mesh: trimesh.Trimesh, faces: ndarray) -> tuple[ndarray, _Paint] | 
     picture = np.round(_glassy(pixels[..., :3] * tint, through)).astype(np.uint8)
     holes = mode != "OPAQUE" and pixels[..., 3].min() < 128
     uv = np.asarray(visual.uv, np.float32)[faces]
-    uv = np.where(np.isfinite(uv), uv, 0.5)
+    uv = np.where(np.abs(uv) < 1e4, uv, 0.5)  # also where it is no number
     cover = (pixels[..., 3] / 255).astype(np.float32) if holes else None
     return np.stack([uv[..., 0], 1 - uv[..., 1]], -1), _Paint(name, picture, cover)
 
 
 def _glassy(colour: ndarray, through: float) -> ndarray:
-    return colour + through * (np.array(GLASS) - colour)
+    return COAL + (1 - COAL / 255) * (colour + through * (np.array(GLASS) - colour))
 
 
 def _by_colours(visual: ColorVisuals, faces: ndarray) -> tuple[ndarray, _Paint]:
@@ -323,7 +328,7 @@ def shrunk(surface: Surface) -> Surface:
     for k, (h, w) in enumerate(surface.shapes):
         # A whole picture, once across its own unit square, covers this area of the surface.
         side = np.sqrt(area[k] / max(plane[k], 1e-12)) / (FINEST * reach)
-        scale = min(1.0, side / np.sqrt(h * w))
+        scale = min(1.0, side / np.sqrt(h * w), 512 / max(h, w))
         size = (max(1, round(w * scale)), max(1, round(h * scale)))
         picture = surface.picture(k)
         if size != (w, h):
