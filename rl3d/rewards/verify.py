@@ -311,7 +311,7 @@ def nearest_paint(rgb: Float[ndarray, "n 3"], normals: Float[ndarray, "n 3"]) ->
 def parse(text: str) -> Spec | None:
     """The spec that a caption of the toybox words, or None if it is none: :func:`rl3d.toybox.grammar.caption`, turned round."""
     words = " " + " ".join(grammar.words(text)) + " "
-    for relation, ways in grammar._RELATIONS.items():
+    for relation, ways in grammar.RELATING.items():
         for way in sorted(ways, key=len, reverse=True):
             # "In" also paints ("a drum in pink in a bucket"), so every place is tried.
             for place in re.finditer(rf"(?= {way} )", words):
@@ -336,7 +336,7 @@ def _nouns() -> tuple[tuple[str, str, bool], ...]:
 
 def _parse_item(text: str) -> Item | None:
     text = f" {text.strip()} "
-    for plain, ways in grammar._WORDS.items():
+    for plain, ways in grammar.WAYS.items():
         for way in ways:
             text = text.replace(f" {way} ", f" {plain} ")
     accent = None
@@ -354,7 +354,7 @@ def _parse_item(text: str) -> Item | None:
     for paint, stuff in grammar._STUFF.items():
         text = re.sub(rf" made (?:out )?of (?:{stuff}|{paint}) ", f" {paint} ", text)
     rest = [w for w in text.split() if w not in ("a", "an", "the", "one", "toy", "that", "is", "are", "in", "group", "of")]
-    numbers = {way: n for n, ways in grammar._NUMBERS.items() for way in ways}
+    numbers = {way: n for n, ways in grammar.NUMBERS.items() for way in ways}
     paints = [w for w in rest if w in grammar.PAINTS]
     forms = [w for w in rest if w in ("tall", "short", "wide", "narrow", *grammar.SIZES)]
     counts = [numbers[w] for w in rest if w in numbers]

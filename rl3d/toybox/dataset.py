@@ -16,7 +16,7 @@ import itertools
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -24,12 +24,13 @@ from typing import TypeVar
 import numba
 import numpy as np
 import torch
-from jaxtyping import Float16, Float32, UInt8
+from jaxtyping import Float16, Float32, Int, Shaped, UInt8
 from numpy import ndarray
 
 from rl3d.cameras import look_at_origin
 from rl3d.toybox.assemble import build
 from rl3d.toybox.grammar import RICH, SHARES, caption, sample
+from rl3d.toybox.language import TOYS, Language
 from rl3d.toybox.render import render_many
 from rl3d.toybox.things import Item, Rng, Spec
 
@@ -37,21 +38,52 @@ LOWEST_DEG, HIGHEST_DEG = -10.0, 50.0
 """The range of elevations."""
 
 
+class Stacked:
+    """Arrays of several data sets as if they were one, read by arrays of indices."""
+
+    def __init__(self, arrays: Sequence[ndarray | Stacked]):
+        self.arrays = arrays
+        self.ends = np.cumsum([len(array) for array in arrays])
+        self.shape: tuple[int, ...] = (int(self.ends[-1]), *arrays[0].shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: tuple[Int[ndarray, "b ..."], Int[ndarray, "b v"]]) -> Shaped[ndarray, "b v ..."]:
+        """Read by toys and views: indices of shapes [b 1] and [b v]."""
+        toys, views = np.broadcast_arrays(*index)
+        which = np.searchsorted(self.ends, toys, side="right")
+        parts = [(which == k, array) for k, array in enumerate(self.arrays) if (which == k).any()]
+        out: ndarray | None = None
+        for mask, array in parts:
+            first = int(self.ends[which[mask][0]]) - len(array)
+            values = array[toys[mask] - first, views[mask]]
+            out = np.empty((*toys.shape, *values.shape[1:]), values.dtype) if out is None else out
+            out[mask] = values
+        assert out is not None
+        return out
+
+
 @dataclass(frozen=True)
 class ToyViews:
     """A rendered data set; the arrays are memory maps."""
 
-    rgba: UInt8[ndarray, "n v h w 4"]
+    rgba: UInt8[ndarray, "n v h w 4"] | Stacked
     """Premultiplied sRGB and alpha."""
-    azimuth_deg: Float16[ndarray, "n v"]
-    elevation_deg: Float16[ndarray, "n v"]
+    azimuth_deg: Float16[ndarray, "n v"] | Stacked
+    elevation_deg: Float16[ndarray, "n v"] | Stacked
     captions: tuple[str, ...]
     specs: tuple[Spec, ...]
+    albedo: UInt8[ndarray, "n v h w 3"] | Stacked | None = None
+    """Premultiplied sRGB without light, where it was rendered."""
+    language: Language = TOYS
 
     @classmethod
     def open(cls, folder: Path | str) -> ToyViews:
-        """Open the folder of a data set without reading its pixels."""
+        """Open the folder of a data set without reading its pixels; of the toybox, for all that it says of its language."""
         folder = Path(folder)
+        if not (folder / "toys.jsonl").is_file():
+            raise ValueError(f"{folder} is no data set (it has no toys.jsonl): render one first")
         lines = [json.loads(line) for line in (folder / "toys.jsonl").read_text().splitlines()]
         return cls(
             np.load(folder / "rgba.npy", mmap_mode="r"),
@@ -59,6 +91,7 @@ class ToyViews:
             np.load(folder / "elevation_deg.npy", mmap_mode="r"),
             tuple(line["caption"] for line in lines),
             tuple(spec_from_dict(line["spec"]) for line in lines),
+            np.load(folder / "albedo.npy", mmap_mode="r") if (folder / "albedo.npy").is_file() else None,
         )
 
 

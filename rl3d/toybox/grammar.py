@@ -36,8 +36,7 @@ ALIKE = (("golden", "yellow"), ("golden", "orange"), ("golden", "brown"), ("silv
 SPLITS = ("train", "validation", "test")
 _T = TypeVar("_T")
 
-# The first of several ways to say something is the plain one.
-_WORDS = {
+WAYS = {
     "gray": ("gray", "grey"),
     "purple": ("purple", "violet"),
     "turquoise": ("turquoise", "teal"),
@@ -49,9 +48,11 @@ _WORDS = {
     "big": ("big", "large", "huge"),
     "small": ("small", "little", "tiny"),
 }
+"""How paints and forms are said; the first of several ways is the plain one. So below."""
+
 _STUFF = {"wooden": "wood", "golden": "gold", "silver": "silver", "stone": "stone"}
-_NUMBERS = {2: ("two", "2"), 3: ("three", "3"), 4: ("four", "4")}
-_RELATIONS = {
+NUMBERS = {2: ("two", "2"), 3: ("three", "3"), 4: ("four", "4")}
+RELATING = {
     "on": ("on", "on top of", "sitting on", "standing on", "placed on top of"),
     "next to": ("next to", "beside", "standing next to", "by the side of"),
     "inside": ("inside", "in", "sitting in", "inside of"),
@@ -172,18 +173,23 @@ Pick = Callable[[Sequence[str]], str]
 def _phrase(spec: Spec, pick: Pick) -> str:
     text = _item(spec.items[0], pick)
     if spec.relation is not None:
-        text += f" {pick(_RELATIONS[spec.relation])} {_item(spec.items[1], pick)}"
+        text += f" {pick(RELATING[spec.relation])} {_item(spec.items[1], pick)}"
+    return tidy(text)
+
+
+def tidy(text: str) -> str:
+    """Take out double spaces, and say "an" where it sounds so."""
     return re.sub(r"\ba (?=[aeiou](?!ni))", "an ", re.sub(" +", " ", text).strip())
 
 
 def _item(item: Item, pick: Pick) -> str:
     kind = kinds.KINDS[item.kind]
-    paint = item.paint and pick(_WORDS.get(item.paint, (item.paint,)))
-    form = item.form and pick(_WORDS.get(item.form, (item.form,)))
+    paint = item.paint and pick(WAYS.get(item.paint, (item.paint,)))
+    form = item.form and pick(WAYS.get(item.form, (item.form,)))
     if item.count > 1:
         noun = pick(_NOUNS).format(noun=plural(kind))
         template = pick(_COUNTED if paint else (_COUNTED[0], _COUNTED[2]))
-        return template.format(number=pick(_NUMBERS[item.count]), paint=paint or "", noun=noun)
+        return template.format(number=pick(NUMBERS[item.count]), paint=paint or "", noun=noun)
     noun = pick(_NOUNS).format(noun=pick((kind.name, *kind.synonyms)))
     if paint:
         template = pick(_PAINTED if item.paint in COLOURS else _MADE)
@@ -193,7 +199,7 @@ def _item(item: Item, pick: Pick) -> str:
         return text
     part, accent = item.accent
     many = part.endswith("s")
-    accent = pick(_WORDS.get(accent, (accent,)))
+    accent = pick(WAYS.get(accent, (accent,)))
     return f"{text} {pick(_ACCENTS).format(a='' if many else 'a ', paint=accent, part=part, be=_BE[many])}"
 
 
@@ -216,7 +222,7 @@ def vocabulary() -> tuple[str, ...]:
 def _vocabulary() -> frozenset[str]:
     templates = (*_ARTICLES, *_NOUNS, *_PAINTED, *_MADE, *_ACCENTS, *_COUNTED, *_BE, "an")
     said = [re.sub(r"{\w+}", " ", template) for template in templates]
-    for ways in (*_WORDS.values(), *_NUMBERS.values(), *_RELATIONS.values()):
+    for ways in (*WAYS.values(), *NUMBERS.values(), *RELATING.values()):
         said.extend(ways)
     said.extend((*PAINTS, *_STUFF.values()))
     for kind in kinds.KINDS.values():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -60,22 +60,24 @@ def entails(truth: Spec, claim: Spec) -> bool:
     return any(all(map(_entails, items, claim.items)) for items in _orders(truth))
 
 
-def contradicts(truth: Spec, claim: Spec) -> bool:
+def contradicts(truth: Spec, claim: Spec, differ: Callable[[Item, Item], bool] | None = None) -> bool:
     """Whether ``claim`` is certainly false of every toy that is built from ``truth``.
 
     What the truth leaves open (natural paints, proportions), and what people may name either way, is not certainly false.
+    ``differ`` says when a claim about one thing is false of it; by default as toys are.
     """
+    differ = differ or _contradicts
     if claim.relation is None:
         if truth.relation is not None and claim.items[0].count == len(truth.items):
-            return any(_contradicts(item, replace(claim.items[0], count=1)) for item in truth.items)
-        return all(_contradicts(item, claim.items[0]) for item in truth.items)
+            return any(differ(item, replace(claim.items[0], count=1)) for item in truth.items)
+        return all(differ(item, claim.items[0]) for item in truth.items)
     if truth.relation is None:
         (item,) = truth.items
         single = replace(item, count=1)
-        return item.count == 1 or any(_contradicts(single, other) for other in claim.items)
+        return item.count == 1 or any(differ(single, other) for other in claim.items)
     if claim.relation != truth.relation:
         return True
-    return all(any(map(_contradicts, items, claim.items)) for items in _orders(truth))
+    return all(any(map(differ, items, claim.items)) for items in _orders(truth))
 
 
 def _orders(spec: Spec) -> list[tuple[Item, ...]]:
@@ -91,7 +93,7 @@ def _contradicts(truth: Item, claim: Item) -> bool:
     if claim.count != truth.count and claim.count > 1:
         return True
     if claim.kind != truth.kind:
-        return not _unsure(truth.kind, claim.kind)
+        return not unsure(truth.kind, claim.kind)
     if _differ(truth.paint, claim.paint) or (truth.form is not None and claim.form == OPPOSITES[truth.form]):
         return True
     if truth.accent is None or claim.accent is None:
@@ -103,7 +105,7 @@ def _differ(one: str | None, other: str | None) -> bool:
     return one is not None and other is not None and one != other and not alike(one, other)
 
 
-def _unsure(one: str, other: str) -> bool:
+def unsure(one: str, other: str) -> bool:
     """Whether two kinds share a name, or people might mix them up."""
     names = [{kind.name, *kind.synonyms} for kind in (kinds.KINDS[one], kinds.KINDS[other])]
     return bool(names[0] & names[1]) or (one, other) in UNSURE or (other, one) in UNSURE

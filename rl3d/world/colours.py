@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from numpy import ndarray
 from skimage.color import rgb2lab
 
@@ -40,7 +41,6 @@ ALIKE = (
 
 _WORDS = tuple(COLOURS)
 _OF = np.array([i for i, shades in enumerate(COLOURS.values()) for _ in shades])
-_LAB = rgb2lab(np.array([[shade for shades in COLOURS.values() for shade in shades]]) / 255)[0]
 
 
 def alike(one: str, other: str) -> bool:
@@ -48,17 +48,35 @@ def alike(one: str, other: str) -> bool:
     return (one, other) in ALIKE or (other, one) in ALIKE
 
 
+STEP = 8
+"""Levels of a channel that are taken for one, in tables."""
+
+
+@cache
+def _table() -> tuple[Float[ndarray, "k 3"], Int[ndarray, "k"]]:
+    """CIELAB of all coarse colours, and the word for each."""
+    levels = np.arange(STEP // 2, 256, STEP)
+    lab = rgb2lab(np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(1, -1, 3) / 255)[0]
+    shades = rgb2lab(np.array([[shade for shades in COLOURS.values() for shade in shades]]) / 255)[0]
+    distances = np.stack([((lab - shade) ** 2).sum(1) for shade in shades], 1)
+    return lab, _OF[distances.argmin(1)]
+
+
+def _coarse(rgb: UInt8[ndarray, "n 3"]) -> Int[ndarray, "n"]:
+    """The place of each colour in the table."""
+    n = 256 // STEP
+    return rgb // STEP @ np.array([n * n, n, 1])
+
+
 def nearest(rgb: UInt8[ndarray, "n 3"]) -> Int[ndarray, "n"]:
     """Find for each sRGB colour the word (its number in :data:`COLOURS`) whose shades it is nearest to, in CIELAB."""
-    lab = rgb2lab(rgb[None] / 255)[0]
-    return _OF[((lab[:, None] - _LAB) ** 2).sum(-1).argmin(1)]
+    return _table()[1][_coarse(rgb)]
 
 
 def shares(rgb: UInt8[ndarray, "n 3"]) -> dict[str, float]:
     """Measure which part of some colours each word covers, most first."""
-    coarse, count = np.unique(rgb // 8, axis=0, return_counts=True)
-    found = np.bincount(nearest((coarse * 8 + 4).astype(np.uint8)), count, len(_WORDS)) / max(count.sum(), 1)
-    return {_WORDS[i]: float(found[i]) for i in np.argsort(-found) if found[i] > 0}
+    found = np.bincount(nearest(rgb), minlength=len(_WORDS)) / max(len(rgb), 1)
+    return {_WORDS[i]: float(found[i]) for i in np.argsort(-found, kind="stable") if found[i] > 0}
 
 
 def main_colour(rgb: UInt8[ndarray, "n 3"], least: float = 0.55) -> str | None:
@@ -68,26 +86,40 @@ def main_colour(rgb: UInt8[ndarray, "n 3"], least: float = 0.55) -> str | None:
     return word if word is not None and found[word] >= least else None
 
 
-def repainted(surface: Surface, word: str, to: str, strength: float = 1.0) -> Surface:
+def repainted(
+    surface: Surface, word: str, to: str, strength: float = 1.0, fixed: Bool[ndarray, "p"] | None = None
+) -> Surface:
     """Paint what is of one colour in another: light and dark keep their contrast, the rest stays.
 
-    ``strength`` makes the new paint brighter or darker.
+    ``strength`` makes the new paint brighter or darker; ``fixed`` materials keep theirs, unless all would.
     """
     texels = surface.texels
-    if not len(texels):
+    lab, words = _table()
+    place = _coarse(texels)
+    counts = np.bincount(place, minlength=len(words))
+    own = (words == _WORDS.index(word)) & (counts > 0)
+    if not own.any():
         return surface
-    lab = rgb2lab(texels[None] / 255)[0]
-    own = lab[nearest(texels) == _WORDS.index(word)]
-    if not len(own):
-        return surface
-    # What lies near any texel of that word changes with it, so that no speckles stay.
-    near = np.abs(lab - np.median(own, axis=0)) / (28, 22, 22)
-    weight = np.clip(2 - 1.2 * np.linalg.norm(near, axis=1), 0, 1)
-    weight = np.maximum(weight, nearest(texels) == _WORDS.index(word))[:, None]
-    linear = (texels / 255.0) ** 2
+    # What lies near the middle of that word's texels changes with them, so that no speckles stay.
+    middle = np.array([_median(lab[own, d], counts[own]) for d in range(3)])
+    weight = np.clip(2 - 1.2 * np.linalg.norm(np.abs(lab - middle) / (28, 22, 22), axis=1), 0, 1)
+    weight = np.maximum(weight, words == _WORDS.index(word))[place]
+    if fixed is not None and not fixed.all():
+        weight = weight * ~np.repeat(fixed, surface.shapes.prod(1))
+    some = weight > 0
+    linear = (texels[some] / 255.0) ** 2
     light = linear @ (0.2126, 0.7152, 0.0722)
-    usual = max(float(np.median(light[weight[:, 0] > 0.5])), 1e-3)
+    usual = max(_median(light, weight[some]), 1e-3)
     contrast = np.clip(light / usual, 0.35, 1.6)[:, None]
     new = np.clip((np.array(COLOURS[to][0]) / 255.0) ** 2 * strength * contrast + 0.012, 0, 1)
-    mixed = linear + weight * (new - linear)
-    return replace(surface, texels=np.round(255 * np.sqrt(mixed)).astype(np.uint8))
+    mixed = linear + weight[some, None] * (new - linear)
+    changed = texels.copy()
+    changed[some] = np.round(255 * np.sqrt(mixed))
+    return replace(surface, texels=changed)
+
+
+def _median(values: Float[ndarray, "n"], weights: Shaped[ndarray, "n"]) -> float:
+    """The weighted median."""
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total, total[-1] / 2)]) if len(values) else 0.0

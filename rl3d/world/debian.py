@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rl3d.world import sources, things
-from rl3d.world.nouns import naming
+from rl3d.world.nouns import family, naming
 from rl3d.world.sources import Entry
 from rl3d.world.surface import UNSEEN, Surface, clean, read, upright
 from rl3d.world.things import Thing
@@ -31,10 +31,7 @@ def prepare(folder: Path, mirror: str = sources.MIRROR) -> Iterator[tuple[int, i
         found.append(_prepared(folder, entry))
         yield i + 1, len(entries)
     found = things.divided(things.compared(found))
-    kept = {thing.noun for thing in found if thing.kept}
-    names = naming().nouns
-    wanted = {other for noun in kept for other in (noun, *names[noun].broader)}
-    things.write(folder, found, {name: noun for name, noun in names.items() if name in wanted})
+    things.write(folder, found, things.nouns_of(found, naming().nouns))
     (folder / "catalogue.csv").write_text(things.table(found), encoding="utf-8")
 
 
@@ -56,6 +53,8 @@ def _prepared(folder: Path, entry: Entry) -> Thing:
     if noun is None:
         return replace(thing, reason="nobody has named it: give it a noun in nouns.txt")
     thing = things.measured(thing, surface)
+    if "person" in family(noun, names.nouns):
+        thing = replace(thing, colour=None)  # a man in a gray suit is not a gray man
     if thing.kept:
         surface.save(things.file_of(folder, thing.id))
     else:

@@ -27,10 +27,18 @@ class Noun:
     """Kinds for which it might be taken; none of these is certainly false of it."""
     natural: bool = False
     """Whether it looks wrong in another colour or shape: food, plants, animals, people."""
+    group: str = ""
+    """Its section of the list: others of it are near misses."""
+    colours: tuple[str, ...] = ()
+    """In which of its objects come by themselves."""
+    phrase: bool = False
+    """Whether the name is a whole caption, to be said as it is."""
 
     @property
     def plural(self) -> str:
         """Its name for several; empty if there is none."""
+        if self.phrase or self.group == "food":
+            return ""
         last = self.name.split()[-1]
         if len(self.name.split()) > 3 or last.endswith("s") and not last.endswith("ss"):
             return ""
@@ -95,6 +103,7 @@ def naming() -> Naming:
             tuple(link[1:].strip() for link in links if link.startswith("<")),
             tuple(link.removeprefix("?").strip() for link in links if not link.startswith("<")),
             "natural" in section,
+            section.removesuffix(", natural"),
         )
         for name in listed:
             if name in called:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import no_type_check
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 from numba import njit, prange
 from numpy import ndarray
 
@@ -43,10 +43,10 @@ def random_light(rng: Rng) -> Light:
     flat = math.sqrt(1 - height**2)
     share = rng.uniform(0.35, 0.7)  # of the key in all light
     warmth, under = rng.uniform(-0.12, 0.12), rng.uniform(-0.06, 0.06)
-    level = rng.uniform(0.8, 1.05)
+    level = rng.uniform(0.92, 1.1)
     key = tuple(level * share * (1 + warmth * t) for t in (1, 0.2, -1))
     sky = tuple(level * (1 - share) * (1 - 0.6 * warmth * t) for t in (1, 0.1, -1))
-    floor = tuple(x * rng.uniform(0.5, 0.7) * (1 + under * t) for x, t in zip(sky, (1, 0.2, -1), strict=True))
+    floor = tuple(x * rng.uniform(0.55, 0.8) * (1 + under * t) for x, t in zip(sky, (1, 0.2, -1), strict=True))
     return Light((flat * math.cos(azimuth), flat * math.sin(azimuth), height), key, sky, floor, rng.uniform(0.2, 0.6))
 
 

@@ -18,7 +18,7 @@ from rl3d.cameras import Orbit
 from rl3d.files import write_whole
 from rl3d.render import mesh
 from rl3d.world.colours import main_colour
-from rl3d.world.nouns import Noun
+from rl3d.world.nouns import Noun, family
 from rl3d.world.render import render_many, triangles
 from rl3d.world.shading import Light
 from rl3d.world.surface import Surface
@@ -210,6 +210,18 @@ def divided(things: Sequence[Thing]) -> list[Thing]:
         ranked = sorted(some, key=lambda thing: zlib.crc32(thing.id.encode()) % 10_000)
         held |= {thing.id for thing in ranked[:-1] if zlib.crc32(thing.id.encode()) % 10_000 < 100 * HELD_PERCENT}
     return [replace(thing, held=thing.id in held) for thing in things]
+
+
+def nouns_of(things: Sequence[Thing], known: dict[str, Noun]) -> dict[str, Noun]:
+    """The nouns of all kept things and what these also are, with the colours in which a noun's objects come by themselves."""
+    found: dict[str, set[str]] = {}
+    for thing in things:
+        if thing.kept:
+            for name in family(thing.noun, known):
+                found.setdefault(name, set())
+            if thing.colour is not None:
+                found[thing.noun].add(thing.colour)
+    return {name: replace(noun, colours=tuple(sorted(found[name]))) for name, noun in known.items() if name in found}
 
 
 # ---- the catalogue as a table
