@@ -15,6 +15,7 @@ LAYERS = [
     {"render"},
     {"geometry"},
     {"toybox"},
+    {"world"},
     {"estimators", "priors", "representations", "rewards"},
     {"algorithms", "evaluate", "export", "start", "terms"},
     {"recipe", "run"},

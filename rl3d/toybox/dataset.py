@@ -125,7 +125,7 @@ def toy_rng(seed: int, split: str, index: int) -> Rng:
 def make(order: Order, workers: int = 2, chunk: int = 64) -> Iterator[int]:
     """Render a data set, and yield how many toys are done as it goes. What the folder held is overwritten."""
     n, v, size = order.count, order.views, order.size
-    arrays = {"rgba": (np.uint8, (n, v, size, size, 4))} | {name: (np.float16, (n, v)) for name in ANGLES}
+    arrays = {"rgba": (np.uint8, (n, v, size, size, 4))} | dict.fromkeys(ANGLES, (np.float16, (n, v)))
     jobs = ((order, start, min(start + chunk, n)) for start in range(0, n, chunk))
     return fill(order.folder, arrays, _render_chunk, jobs, workers)
 
@@ -171,9 +171,7 @@ def _limit_threads(threads: int) -> None:
 def _render_chunk(job: tuple[Order, int, int]) -> list[str]:
     """Render toys ``start`` to ``stop`` into the files; return their lines of JSON."""
     order, start, stop = job
-    rgba, azimuths, elevations = (
-        np.load(order.folder / f"{name}.npy", mmap_mode="r+") for name in ("rgba", *ANGLES)
-    )
+    rgba, azimuths, elevations = (np.load(order.folder / f"{name}.npy", mmap_mode="r+") for name in ("rgba", *ANGLES))
     toys, lines = [], []
     azimuth = np.empty((stop - start, order.views), np.float32)
     elevation = np.empty_like(azimuth)

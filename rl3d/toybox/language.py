@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rl3d.toybox import grammar, kinds, pools
-from rl3d.toybox.things import Item, Rng, Spec
+from rl3d.toybox.things import Rng, Spec
 
 FORMS = ("tall", "short", "wide", "narrow", "big", "small")
 
@@ -86,8 +86,3 @@ class Toys:
 
 
 TOYS = Toys()
-
-
-def colour_of_accent(item: Item) -> str | None:
-    """The colour of a thing's second part."""
-    return item.accent and item.accent[1]

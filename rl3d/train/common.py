@@ -14,6 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rl3d.toybox.language import Language
+from rl3d.world.language import Words
+
 
 class Muon(torch.optim.Optimizer):
     """Momentum whose updates are orthogonalised: Jordan et al. 2024, "Muon", for weights inside a network.
@@ -135,3 +138,15 @@ def keep_memory() -> None:
         if hasattr(libc, "mallopt"):
             libc.mallopt(-4, 0)  # M_MMAP_MAX
             libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
+
+
+def about(language: Language) -> str:
+    """Say in a model card what a world's views show, and whose work that is."""
+    toys = "renders of the toybox's procedural meshes (`rl3d.toybox`)"
+    if not isinstance(language, Words):
+        return f"{toys}; nothing was collected from people or the web."
+    real = f"renders of {len(language.nouns)} kinds of named meshes (`rl3d.world`)"
+    both = f"{toys}, and {real}" if language.toys else real
+    return (
+        f"{both}, recoloured and stretched. Their authors and licences are in `rl3d/world/catalogue.csv`, if they are Debian's."
+    )

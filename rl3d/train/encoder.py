@@ -29,15 +29,16 @@ from rl3d.files import write_whole
 from rl3d.priors.embedded import fastest_dtype
 from rl3d.protocols import RewardInfo
 from rl3d.rewards.clip import Clip, ClipReward
-from rl3d.toybox import dataset, grammar
+from rl3d.toybox import dataset
 from rl3d.toybox.dataset import ToyViews
-from rl3d.toybox.pools import contradicts, pool, some_misses
+from rl3d.toybox.language import TOYS, Language
 from rl3d.toybox.things import Spec
 from rl3d.train import augment, towers
-from rl3d.train.common import Muon, keep_memory, load_state, save_state
+from rl3d.train.common import Muon, about, keep_memory, load_state, save_state
 from rl3d.train.facets import Facets
 from rl3d.train.towers import Role
 from rl3d.types import Views
+from rl3d.world.dataset import open_views
 
 HELD_SEED = 77
 """Seed of the toys of validation; data for training should have another."""
@@ -49,7 +50,11 @@ class Training:
 
     role: Role
     data: Path | None = None
-    """A data set of the split "train"; not needed to evaluate."""
+    """A data set of the split "train", of :mod:`rl3d.toybox.dataset` or ``rl3d world build``; not needed to evaluate toys."""
+    more: tuple[Path, ...] = ()
+    """More of them, to train on all: worlds may be mixed."""
+    held_data: tuple[Path, ...] = ()
+    """Data sets to validate on, whose combinations or objects no training saw; by default toys, which are rendered for it."""
     out: Path | None = None
     """Where the model goes; by default its place in the package."""
     init: Path | None = None
@@ -87,7 +92,9 @@ class Training:
 # ---- what is true of what
 
 
-def compare(toys: Sequence[Spec], claims: Sequence[Spec]) -> tuple[Bool[Tensor, "n m"], Bool[Tensor, "n m"]]:
+def compare(
+    toys: Sequence[Spec], claims: Sequence[Spec], language: Language = TOYS
+) -> tuple[Bool[Tensor, "n m"], Bool[Tensor, "n m"]]:
     """Which claims say exactly what is said of a toy, and which are certainly false of it.
 
     The others are neither right nor wrong: they leave something out, or name what the toy may have unnamed.
@@ -96,10 +103,10 @@ def compare(toys: Sequence[Spec], claims: Sequence[Spec]) -> tuple[Bool[Tensor, 
     def wording(spec: Spec) -> str:  # two things next to each other have no order
         first, *others = spec.items
         unordered = spec.relation == "next to"
-        return grammar.canonical(Spec((*sorted([first, *others], key=repr),), "next to") if unordered else spec)
+        return language.canonical(Spec((*sorted([first, *others], key=repr),), "next to") if unordered else spec)
 
     said, claimed = (np.array([wording(spec) for spec in specs]) for specs in (toys, claims))
-    wrong = [[contradicts(toy, claim) for claim in claims] for toy in toys]
+    wrong = [[language.contradicts(toy, claim) for claim in claims] for toy in toys]
     return torch.from_numpy(said[:, None] == claimed), torch.tensor(wrong)
 
 
@@ -151,8 +158,8 @@ def draw(data: ToyViews, training: Training, step: int) -> Batch:
     toys = tuple(data.specs[i] for i in picks)
     claims = list(toys)
     for toy in toys:
-        claims += some_misses(toy, rng, training.misses)
-    texts = [grammar.caption(claim, rng) for claim in claims]
+        claims += data.language.some_misses(toy, rng, training.misses)
+    texts = [data.language.caption(claim, rng) for claim in claims]
     return Batch(pixels, toys, tuple(claims), tuple(_with_noise(text, rng) for text in texts))
 
 
@@ -165,7 +172,13 @@ def _with_noise(text: str, rng: np.random.Generator) -> str:
 
 
 def loss_of(
-    reward: ClipReward, facets: nn.Module, batch: Batch, role: Role, rng: torch.Generator, progress: float = 1.0
+    reward: ClipReward,
+    facets: nn.Module,
+    batch: Batch,
+    role: Role,
+    rng: torch.Generator,
+    progress: float = 1.0,
+    language: Language = TOYS,
 ) -> tuple[Float[Tensor, ""], dict[str, float]]:
     """The loss of a batch: contrast in both directions, and facets of both modalities; and its parts, for the log.
 
@@ -183,7 +196,7 @@ def loss_of(
     images, texts = (F.normalize(x.float(), dim=-1) for x in (images, texts))
     logits = model.logit_scale.clamp(max=math.log(100)).exp() * images @ texts.T
     views, own = len(images) // len(batch.toys), len(batch.toys)
-    right, wrong = (x.repeat_interleave(views, 0) for x in compare(batch.toys, batch.claims))
+    right, wrong = (x.repeat_interleave(views, 0) for x in compare(batch.toys, batch.claims, language))
     assert isinstance(facets, Facets)
     answers = facets.right(batch.toys, seen=True).repeat_interleave(views, 0)
     seen, told = facets(images, answers), facets(texts, facets.right(batch.claims, seen=False))
@@ -195,8 +208,10 @@ def loss_of(
 # ---- validation
 
 
-def held_out(folder: Path, count: int) -> ToyViews:
-    """Open, or render first, ``count`` toys of combinations that no training sees, from four sides each."""
+def held_out(folder: Path, count: int, given: Sequence[Path] = ()) -> ToyViews:
+    """Open what was given, or else ``count`` toys of combinations that no training sees, from four sides; rendered at need."""
+    if given:
+        return open_views(*given)
     place = folder / f"held{count}"
     if not (place / "done").exists():
         for _ in dataset.make(dataset.Order(place, count, views=4, seed=HELD_SEED, split="validation"), workers=1):
@@ -210,7 +225,11 @@ def validate(reward: ClipReward, held: ToyViews, count: int, role: Role) -> dict
     """How often the right caption is first in the hard pool of each held-out toy, by four views and by one; and the former when
     the pictures are augmented as in training.
     """
-    rgba = torch.from_numpy(np.array(held.rgba[:count])).float() / 255
+    picks = np.linspace(0, len(held.specs) - 1, min(count, len(held.specs))).round().astype(int)
+    sides = np.arange(0, held.rgba.shape[1], max(1, held.rgba.shape[1] // 4))[:4]
+    specs = [held.specs[i] for i in picks]
+    rgba = torch.from_numpy(np.array(held.rgba[picks[:, None], np.tile(sides, (len(picks), 1))])).float() / 255
+    count = len(picks)
     cameras = look_at_origin(torch.zeros(1, 4), torch.zeros(1, 4))
     clean = reward.embed_views(Views(rgba[..., :3], rgba[..., 3:], None, None, cameras))
     rng = torch.Generator().manual_seed(HELD_SEED)
@@ -218,9 +237,9 @@ def validate(reward: ClipReward, held: ToyViews, count: int, role: Role) -> dict
     rough = reward.model.encode_image(reward.prepare(rough_pixels), normalize=True).unflatten(0, clean.shape[:2])  # pyright: ignore[reportCallIssue]
     hits = {"r1": 0.0, "r1_single": 0.0, "r1_augmented": 0.0, "r1_relations": 0.0}
     related = 0
-    for i, spec in enumerate(held.specs[:count]):
-        claims = pool(spec, np.random.default_rng([HELD_SEED, i]), size=100, near=20)
-        texts = reward.embed_text([grammar.canonical(claim) for claim in claims])
+    for i, spec in enumerate(specs):
+        claims = held.language.pool(spec, np.random.default_rng([HELD_SEED, i]), size=100, near=20)
+        texts = reward.embed_text([held.language.canonical(claim) for claim in claims])
         assert claims[0] == spec
         first = float((clean[i].mean(0) @ texts.T).argmax() == 0)
         hits["r1"] += first / count
@@ -238,7 +257,7 @@ def validate(reward: ClipReward, held: ToyViews, count: int, role: Role) -> dict
 def train(training: Training, data: ToyViews) -> Iterator[dict[str, Any]]:
     """Train to the end; yield a record for each step, written to the log as it goes. State is saved at every checkpoint."""
     keep_memory()
-    work, words = training.cache, grammar.vocabulary()
+    work, words = training.cache, data.language.vocabulary()
     towers.write_blank(work / "model", towers.config(training.role, words), words)
     model = towers.blank(work / "model", training.seed)
     if training.init is not None:
@@ -246,14 +265,16 @@ def train(training: Training, data: ToyViews) -> Iterator[dict[str, Any]]:
     reward = wrap(model, work / "model").train()
     model.visual.to(memory_format=torch.channels_last)
     model.requires_grad_(True)
-    both = _with_facets(model, training.seed)
+    both = _with_facets(model, training.seed, data.language)
     optimizers = _optimizers(both, training)
     step, seconds = _load(work, both, optimizers)
     log, started, saved = work / "log.jsonl", time.monotonic() - seconds, time.monotonic()
     while (progress := step / training.steps if training.steps else seconds / (60 * training.minutes)) < 1:
         rate = training.learning_rate * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * progress))
         batch, rng = draw(data, training, step), torch.Generator().manual_seed(training.seed * 1_000_003 + step)
-        loss, parts = loss_of(reward, both["facets"], batch, training.role, rng, 1.0 if training.init else progress)
+        loss, parts = loss_of(
+            reward, both["facets"], batch, training.role, rng, 1.0 if training.init else progress, data.language
+        )
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -266,7 +287,9 @@ def train(training: Training, data: ToyViews) -> Iterator[dict[str, Any]]:
         record |= {name: round(value, 4) for name, value in parts.items()}
         if due(saved, training):
             reward.eval()
-            record |= validate(reward, held_out(work, training.held), min(100, training.held), training.role)
+            record |= validate(
+                reward, held_out(work, training.held, training.held_data), min(100, training.held), training.role
+            )
             reward.train()
             seconds = time.monotonic() - started
             _save(work, both, optimizers, step, seconds)
@@ -289,10 +312,10 @@ def wrap(model: nn.Module, folder: Path) -> ClipReward:
     return ClipReward(model, open_clip.get_tokenizer(f"local-dir:{folder}"), info)
 
 
-def _with_facets(model: nn.Module, seed: int) -> nn.ModuleDict:
+def _with_facets(model: nn.Module, seed: int, language: Language = TOYS) -> nn.ModuleDict:
     """All that is trained: the model, and what is thrown away later."""
     width: int = model.text.text_projection.shape[1]  # pyright: ignore
-    return nn.ModuleDict({"model": model, "facets": Facets(width, seed)})
+    return nn.ModuleDict({"model": model, "facets": Facets(width, seed, language)})
 
 
 def _optimizers(model: nn.Module, training: Training) -> list[torch.optim.Optimizer]:
@@ -348,7 +371,9 @@ def _append(log: Path, record: dict[str, Any]) -> None:
 # ---- the command line
 
 
-def card(training: Training, toys: int, size: int, step: int, seconds: float, found: dict[str, float]) -> str:
+def card(
+    training: Training, language: Language, toys: int, size: int, step: int, seconds: float, found: dict[str, float]
+) -> str:
     """The model card."""
     tower = {"encoder": "timm's resnet10t", "judge": "timm's regnetx_002"}[training.role]
     use = {
@@ -361,10 +386,11 @@ library_name: open_clip
 ---
 # The embedded {training.role}
 
-A small dual encoder ({tower} and a text transformer, {size / 1e6:.2f} M parameters) of the toybox, rl3d's world of captioned
-toys. It is {use}.
+A small dual encoder ({tower} and a text transformer, {size / 1e6:.2f} M parameters) of rl3d's world of captioned objects.
+It is {use}.
 
-- Data: {toys} toys of the split "train", rendered at 64 x 64; new captions and near misses at every step.
+- Data: {toys} sets of views of the split "train", rendered at 64 x 64, with new captions and near misses at every step:
+  {about(language)}
 - Training: {step} steps of {training.toys} toys x {training.views} views in {seconds / 60:.0f} minutes on CPU, by
   `python -m rl3d.train.encoder --role {training.role} --seed {training.seed}`.
 - Quality, on {training.held} held-out toys (combinations never trained on), each with a pool of 100 captions of which 20 are
@@ -372,7 +398,7 @@ toys. It is {use}.
   - from four views in {found["r1"]:.1%}; in {found["r1_relations"]:.1%} of toys with a relation;
   - from four augmented views in {found["r1_augmented"]:.1%};
   - from one view in {found["r1_single"]:.1%}.
-- Limits: it knows the toybox's words and kinds and nothing else; unknown words count as one that means nothing. Photographs
+- Limits: it knows that world's words and kinds and nothing else; unknown words count as one that means nothing. Photographs
   are not its world. Cosines of different prompts are not comparable.
 """
 
@@ -382,27 +408,30 @@ def main(training: Training) -> None:
     if not training.evaluate:
         if training.data is None:
             raise SystemExit("--data is missing: make it with `python -m rl3d.toybox.dataset --out DIR --count N`")
-        data = ToyViews.open(training.data)
+        data = open_views(training.data, *training.more)
         record: dict[str, Any] = {}
         for record in train(training, data):
             if record["step"] % 20 == 0 or "r1" in record:
                 print(json.dumps(record), flush=True)
-        export(training, len(data.specs))
+        export(training, len(data.specs), data.language)
     reward = Clip(str(training.folder)).build()
-    print(json.dumps(validate(reward, held_out(training.cache, training.held), training.held, training.role)), flush=True)
+    print(
+        json.dumps(validate(reward, held_out(training.cache, training.held, training.held_data), training.held, training.role)),
+        flush=True,
+    )
 
 
-def export(training: Training, toys: int) -> None:
+def export(training: Training, toys: int, language: Language = TOYS) -> None:
     """Write the checkpoint's model where it will be loaded from, with its card."""
-    words = grammar.vocabulary()
+    words = language.vocabulary()
     model = towers.blank(training.cache / "model", 0)
-    both = _with_facets(model, training.seed)
+    both = _with_facets(model, training.seed, language)
     step, seconds = _load(training.cache, both, _optimizers(both, training))
     reward = wrap(model, training.cache / "model")
-    found = validate(reward, held_out(training.cache, training.held), training.held, training.role)
+    found = validate(reward, held_out(training.cache, training.held, training.held_data), training.held, training.role)
     size = sum(p.numel() for p in model.parameters())
     towers.write_blank(training.folder, towers.config(training.role, words), words)
-    towers.write_weights(training.folder, model, card(training, toys, size, step, seconds, found))
+    towers.write_weights(training.folder, model, card(training, language, toys, size, step, seconds, found))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rl3d.toybox import grammar
-from rl3d.toybox.kinds import KINDS
-from rl3d.toybox.things import Spec
+from rl3d.toybox.language import TOYS, Language
+from rl3d.toybox.things import Item, Spec
 
 
 class Facets(nn.Module):
@@ -22,29 +21,32 @@ class Facets(nn.Module):
     coordinates, they come to agree. It is thrown away after training.
     """
 
-    def __init__(self, width: int, seed: int):
+    def __init__(self, width: int, seed: int, language: Language = TOYS):
         super().__init__()
-        paints, forms = (None, *grammar.PAINTS), (None, "tall", "short", "wide", "narrow", "big", "small")
-        item: list[Sequence[Any]] = [(None, *KINDS), paints, forms, paints, (1, 2, 3, 4)]
-        questions = [*item, *item, (None, *grammar.RELATIONS)]
+        possible = dict(language.answers())
+        relations = possible.pop("relation")
+        self.asked = tuple(possible)
+        questions: list[Sequence[Any]] = [*possible.values(), *possible.values(), relations]
         self.answers = [{answer: i for i, answer in enumerate(answers)} for answers in questions]
+        self.nothing = [answers[0] for answers in possible.values()]
+        self.unseen = [i for i, name in enumerate(self.asked * 2) if name in ("paint", "accent", "stuff")]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.read = nn.Linear(width, sum(map(len, self.answers)))
 
     def right(self, specs: Sequence[Spec], *, seen: bool) -> Int[Tensor, "n f"]:
-        """The right answers; -1 where views (``seen``) cannot tell: colours that a spec leaves open."""
+        """The right answers; -1 where views (``seen``) cannot tell: colours and stuff that a spec leaves open."""
         rows = []
         for spec in specs:
             row: list[Any] = []
             for item in sorted(spec.items, key=repr) if spec.relation == "next to" else spec.items:
-                row += [item.kind, item.paint, item.form, item.accent and item.accent[1], item.count]
-            row += [None, None, None, None, 1] * (2 - len(spec.items)) + [spec.relation]
+                row += [_value(item, name) for name in self.asked]
+            row += self.nothing * (2 - len(spec.items)) + [spec.relation]
             rows.append([answers[x] for answers, x in zip(self.answers, row, strict=True)])
         right = torch.tensor(rows)
         if seen:
-            colours = right[:, [1, 3, 6, 8]]
-            right[:, [1, 3, 6, 8]] = colours.masked_fill(colours == 0, -1)
+            left_open = right[:, self.unseen]
+            right[:, self.unseen] = left_open.masked_fill(left_open == 0, -1)
         return right
 
     def forward(self, embeddings: Float[Tensor, "n d"], right: Int[Tensor, "n f"]) -> Float[Tensor, ""]:
@@ -58,3 +60,7 @@ class Facets(nn.Module):
         """How often the first thing's kind is named rightly."""
         kinds = self.read(embeddings)[:, : len(self.answers[0])]
         return float((kinds.argmax(1) == right[:, 0]).float().mean())
+
+
+def _value(item: Item, name: str) -> Any:
+    return item.accent and item.accent[1] if name == "accent" else getattr(item, name)

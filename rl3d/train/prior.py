@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,10 +26,11 @@ from rl3d.priors.embedded import WEIGHTS, EmbeddedPrior, fastest_dtype, latents_
 from rl3d.priors.multiview import MultiviewTransformer, repatched
 from rl3d.priors.sampling import sample_views
 from rl3d.priors.words import Tokenizer
-from rl3d.toybox import grammar
 from rl3d.toybox.dataset import HIGHEST_DEG, LOWEST_DEG, ToyViews
+from rl3d.toybox.language import TOYS, Language
 from rl3d.train.common import (
     Muon,
+    about,
     average,
     collect,
     keep_memory,
@@ -41,6 +43,7 @@ from rl3d.train.common import (
 )
 from rl3d.train.facets import Facets
 from rl3d.types import Prompt
+from rl3d.world.dataset import open_views
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,11 @@ class Training:
     """How to train a prior."""
 
     data: Path
-    """A folder of ``python -m rl3d.toybox.dataset``."""
+    """A folder of ``python -m rl3d.toybox.dataset`` or ``rl3d world build``."""
+    more: tuple[Path, ...] = ()
+    """More of them, to train on all: worlds may be mixed."""
+    target: Literal["shaded", "albedo"] = "shaded"
+    """What to draw: views as they look in light, or their albedo, so that nothing that is made of them carries shading."""
     held_out: Path | None = None
     """Another one, whose loss is logged; without it, the last 64 toys of ``data`` are kept for this."""
     out: Path = WEIGHTS
@@ -120,6 +127,7 @@ def draw_batch(
     views: int = 4,
     dropout: float = 0.0,
     shift: float = 1.0,
+    target: Literal["shaded", "albedo"] = "shaded",
 ) -> Batch:
     """Read some toys with ``views`` of their views each, fresh captions, noise, and noise times.
 
@@ -131,8 +139,12 @@ def draw_batch(
         even = rng.integers(max(1, available // views)) + np.arange(views) * max(1, available // views)
         rows.append(even if rng.random() < 0.75 else rng.permutation(available)[:views])
     pick = np.asarray(indices)[:, None], np.stack(rows)
-    rgba = torch.from_numpy(data.rgba[pick].astype(np.float32) / 255).movedim(-1, 2)
-    captions = ["" if rng.random() < dropout else grammar.caption(data.specs[i], rng) for i in indices]
+    rgba = data.rgba[pick].astype(np.float32) / 255
+    if target == "albedo":
+        assert data.albedo is not None
+        rgba[..., :3] = data.albedo[pick].astype(np.float32) / 255
+    rgba = torch.from_numpy(rgba).movedim(-1, 2)
+    captions = ["" if rng.random() < dropout else data.language.caption(data.specs[i], rng) for i in indices]
     quantile = torch.from_numpy((rng.permutation(b) + rng.random(b)) / b).clamp(1e-4, 1 - 1e-4).float()
     azimuth, elevation = (
         torch.from_numpy(np.radians(x[pick].astype(np.float32))) for x in (data.azimuth_deg, data.elevation_deg)
@@ -177,11 +189,13 @@ def train(settings: Training) -> Path:
     if s.threads:
         torch.set_num_threads(s.threads)
     keep_memory()
-    data = ToyViews.open(s.data)
-    held, held_indices = (ToyViews.open(s.held_out), np.arange(64)) if s.held_out else (data, np.arange(len(data.specs))[-64:])
+    data = open_views(s.data, *s.more)
+    held, held_indices = (open_views(s.held_out), np.arange(64)) if s.held_out else (data, np.arange(len(data.specs))[-64:])
+    if s.target == "albedo" and (data.albedo is None or held.albedo is None):
+        raise ValueError("--target albedo needs data sets with albedo.npy, as `rl3d world build` makes them")
     held_indices = held_indices[: len(held.specs)]
     usable = len(data.specs) if s.held_out else max(len(data.specs) - 64, 1)
-    net, tokenizer = _fresh(s)
+    net, tokenizer = _fresh(s, data.language)
     mean = copy.deepcopy(net).requires_grad_(False)
     optimizers = optimizers_of(net, s)
     step, elapsed = 0, 0.0
@@ -207,9 +221,9 @@ def train(settings: Training) -> Path:
     def evaluate() -> float:
         drawn = replica(mean, dtype)
         assert isinstance(drawn, MultiviewTransformer)
-        loss = held_out_loss(drawn, held, held_indices, tokenizer, s.micro)
+        loss = held_out_loss(drawn, held, held_indices, tokenizer, s.micro, s.target)
         log(s.work / "log.jsonl", {"step": step, "minutes": elapsed / 60, "held_out_loss": loss})
-        draw_samples(EmbeddedPrior(drawn, tokenizer), s.work / f"samples_{step:06d}.png", s.pictures)
+        draw_samples(EmbeddedPrior(drawn, tokenizer), s.work / f"samples_{step:06d}.png", s.pictures, data.language)
         return loss
 
     decay = s.decay * (60 if s.steps is None else 1)
@@ -221,7 +235,9 @@ def train(settings: Training) -> Path:
             save("constant.pt")
         rng = np.random.default_rng([s.seed, step])
         toys = _epoch(usable, s, step)
-        batch = draw_batch(data, toys, tokenizer, rng, views=net.config["views"], dropout=s.dropout, shift=s.shift)
+        batch = draw_batch(
+            data, toys, tokenizer, rng, views=net.config["views"], dropout=s.dropout, shift=s.shift, target=s.target
+        )
         loss = 0.0
         refresh(fast, net)
         for chunk in batch.chunks(s.micro):
@@ -265,17 +281,21 @@ def train(settings: Training) -> Path:
     save()
     loss = evaluate()
     EmbeddedPrior(mean, tokenizer).save(s.out)
-    (s.out / "README.md").write_text(card(net, s, toys=usable, step=step, minutes=elapsed / 60, loss=loss))
+    (s.out / "README.md").write_text(card(net, s, data.language, toys=usable, step=step, minutes=elapsed / 60, loss=loss))
     return s.out
 
 
-def _fresh(s: Training) -> tuple[MultiviewTransformer, Tokenizer]:
-    """A network and its tokenizer: new, or from exported weights."""
+def _fresh(s: Training, language: Language) -> tuple[MultiviewTransformer, Tokenizer]:
+    """A network and its tokenizer: new, or from exported weights, which must know all words of the language."""
     if s.init is not None:
         prior = EmbeddedPrior.load(s.init, dtype=torch.float32)
         net = prior.net if prior.net.config["patch"] == s.patch else repatched(prior.net, s.patch)
+        if lacks := set(language.vocabulary()) - set(prior.tokenizer.words):
+            raise ValueError(
+                f"{s.init} lacks {len(lacks)} words of the data ({', '.join(sorted(lacks)[:5])}...): train without --init"
+            )
         return net.train(), prior.tokenizer
-    tokenizer = Tokenizer(grammar.vocabulary())
+    tokenizer = Tokenizer(language.vocabulary())
     torch.manual_seed(s.seed)
     net = MultiviewTransformer(
         words=len(tokenizer),
@@ -287,22 +307,24 @@ def _fresh(s: Training) -> tuple[MultiviewTransformer, Tokenizer]:
         elevation_max_deg=HIGHEST_DEG,
     )
     if s.text_steps and not (s.work / "state.pt").exists():
-        learn_to_read(net.text, tokenizer, s.text_steps, s.seed)
+        learn_to_read(net.text, tokenizer, s.text_steps, s.seed, language=language)
     return net, tokenizer
 
 
-def learn_to_read(text: nn.Module, tokenizer: Tokenizer, steps: int, seed: int, batch: int = 128) -> float:
+def learn_to_read(
+    text: nn.Module, tokenizer: Tokenizer, steps: int, seed: int, batch: int = 128, language: Language = TOYS
+) -> float:
     """Teach a text encoder to tell kinds, paints, forms, counts and relations of captions; returns the last loss.
 
     From views alone it would take long to tell words apart: their signal is faint while views are mostly noise.
     """
-    facets = Facets(text.positions.shape[1], seed)  # pyright: ignore
+    facets = Facets(text.positions.shape[1], seed, language)  # pyright: ignore
     parameters = [*text.parameters(), *facets.parameters()]
     optimizer, rng = torch.optim.AdamW(parameters, 2e-3, betas=(0.9, 0.98)), np.random.default_rng([seed, 1 << 30])
     loss = torch.zeros(())
     for step in range(steps):
-        specs = [grammar.sample(rng) for _ in range(batch)]
-        read = text(tokenizer([grammar.caption(spec, rng) for spec in specs])).mean(1)
+        specs = [language.sample(rng) for _ in range(batch)]
+        read = text(tokenizer([language.caption(spec, rng) for spec in specs])).mean(1)
         loss = facets(nn.functional.normalize(read, dim=-1), facets.right(specs, seen=False))
         optimizer.param_groups[0]["lr"] = 2e-3 * min(1.0, (step + 1) / 20, 2 * (1 - step / steps))
         optimizer.zero_grad()
@@ -329,20 +351,27 @@ def _epoch(count: int, s: Training, step: int) -> Int[np.ndarray, "b"]:
 
 
 @torch.no_grad()
-def held_out_loss(net: nn.Module, data: ToyViews, indices: np.ndarray, tokenizer: Tokenizer, micro: int) -> float:
+def held_out_loss(
+    net: nn.Module,
+    data: ToyViews,
+    indices: np.ndarray,
+    tokenizer: Tokenizer,
+    micro: int,
+    target: Literal["shaded", "albedo"] = "shaded",
+) -> float:
     """The loss on some toys, always with the same views, captions and noise."""
-    batch = draw_batch(data, indices, tokenizer, np.random.default_rng(7))
+    batch = draw_batch(data, indices, tokenizer, np.random.default_rng(7), target=target)
     return sum(loss_of(net, chunk).item() * len(chunk.time) for chunk in batch.chunks(micro)) / len(indices)
 
 
-def draw_samples(prior: EmbeddedPrior, path: Path, count: int = 16) -> None:
+def draw_samples(prior: EmbeddedPrior, path: Path, count: int = 16, language: Language = TOYS) -> None:
     """Draw four views of each of some fixed held-out prompts, and write them as one picture with the prompts beside it."""
     from PIL import Image
 
     columns = min(4, count)
     rows = count // columns
     rng = np.random.default_rng(11)
-    prompts = [grammar.canonical(grammar.sample(rng, "validation")) for _ in range(rows * columns)]
+    prompts = [language.canonical(language.sample(rng, "validation")) for _ in range(rows * columns)]
     cameras = Orbit(4, 20.0, 30.0).cameras()
     generator = torch.Generator().manual_seed(0)
     views = sample_views(prior, [Prompt(text) for text in prompts], cameras, rng=generator)
@@ -351,11 +380,14 @@ def draw_samples(prior: EmbeddedPrior, path: Path, count: int = 16) -> None:
     path.with_suffix(".txt").write_text("\n".join(prompts) + "\n")
 
 
-def card(net: MultiviewTransformer, s: Training, *, toys: int, step: int, minutes: float, loss: float) -> str:
+def card(
+    net: MultiviewTransformer, s: Training, language: Language, *, toys: int, step: int, minutes: float, loss: float
+) -> str:
     """Write the model card of a trained prior."""
     size = sum(p.numel() for p in net.parameters()) / 1e6
     known = net.config
     start = "" if s.init is None else " It started from the weights of an earlier training, whose steps are not counted here."
+    words, target = len(language.vocabulary()), "" if s.target == "shaded" else " They show albedo, without light."
     return f"""---
 license: apache-2.0
 library_name: diffusers
@@ -363,17 +395,16 @@ library_name: diffusers
 
 # The embedded prior of rl3d
 
-A text- and camera-conditioned diffusion model of several views of one toy, jointly: {size:.1f} million parameters, float16.
+A text- and camera-conditioned diffusion model of several views of one object, jointly: {size:.1f} million parameters, float16.
 It makes premultiplied RGBA of {known["size"]} x {known["size"]} pixels, {known["views"]} views at a time as trained; other
 numbers work too.
 
 - **Files**: `transformer` (a diffusers `ModelMixin`, `rl3d.priors.multiview.MultiviewTransformer`), `tokenizer` (a list of
-  {len(grammar.vocabulary())} words), `scheduler` (a diffusers `DDIMScheduler` of the same cosine schedule).
-- **Data**: {toys:,} toys of the embedded world (`rl3d.toybox`), 4 of 8 views each, with a fresh caption each time. Renders of
-  procedural meshes: nothing was collected from people or the web.
+  {words} words), `scheduler` (a diffusers `DDIMScheduler` of the same cosine schedule).
+- **Data**: {toys:,} sets of views, 4 of 8 each, with a fresh caption each time: {about(language)}{target}
 - **Training**: {step:,} steps of {s.batch} sets ({step * s.batch:,} sets) in {minutes:.0f} minutes on a CPU, seed {s.seed}, by
   `python -m rl3d.train.prior`; the weights are running means.{start}
-- **Quality**: its velocity loss is {loss:.4f} on toys that were not trained on.
+- **Quality**: its velocity loss is {loss:.4f} on sets that were not trained on.
 - **Limits**: it knows the words, objects and colours of that world and no others, and cameras at distance {known["distance"]:g}
   with a vertical field of view of {known["fov_y_deg"]:g} degrees, at elevations from {known["elevation_min_deg"]:g} to
   {known["elevation_max_deg"]:g} degrees. Azimuth 0 is an object's front.

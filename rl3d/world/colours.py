@@ -86,9 +86,7 @@ def main_colour(rgb: UInt8[ndarray, "n 3"], least: float = 0.55) -> str | None:
     return word if word is not None and found[word] >= least else None
 
 
-def repainted(
-    surface: Surface, word: str, to: str, strength: float = 1.0, fixed: Bool[ndarray, "p"] | None = None
-) -> Surface:
+def repainted(surface: Surface, word: str, to: str, strength: float = 1.0, fixed: Bool[ndarray, "p"] | None = None) -> Surface:
     """Paint what is of one colour in another: light and dark keep their contrast, the rest stays.
 
     ``strength`` makes the new paint brighter or darker; ``fixed`` materials keep theirs, unless all would.

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 import trimesh
-from numpy import ndarray
 
 from rl3d.cameras import look_at_origin
 from rl3d.files import write_whole
@@ -237,7 +236,7 @@ def make(order: Order, stock: Path, workers: int = 2, chunk: int = 32) -> Iterat
     language = Stock.open(stock, order.split).language
     n, v, size = order.count, order.views, order.size
     arrays = {"rgba": (np.uint8, (n, v, size, size, 4)), "albedo": (np.uint8, (n, v, size, size, 3))}
-    arrays |= {name: (np.float16, (n, v)) for name in ANGLES}
+    arrays |= dict.fromkeys(ANGLES, (np.float16, (n, v)))
     nouns = json.dumps([asdict(noun) for noun in language.nouns.values()], indent=1)
     write_whole(order.folder / "nouns.json", nouns.encode())
     jobs = ((order, stock, start, min(start + chunk, n)) for start in range(0, n, chunk))

@@ -24,7 +24,9 @@ SMALL = 0.75
 
 def prepare(folder: Path, mirror: str = sources.MIRROR) -> Iterator[tuple[int, int]]:
     """Make a folder of all objects; yield how many are done, of how many. Those that are there already are not made again."""
-    archives = [a for package in sources.fetch(folder / "packages", mirror) for a in sources.unpack(package, folder / "archives")]
+    archives = [
+        a for package in sources.fetch(folder / "packages", mirror) for a in sources.unpack(package, folder / "archives")
+    ]
     entries = [entry for archive in archives for entry in sources.entries(archive)]
     found: list[Thing] = []
     for i, entry in enumerate(entries):

@@ -1,8 +1,8 @@
 """How real objects are worded, and what is false of them: the language of named objects, alone or together with the toybox's.
 
-Specs are the toybox's own. A real thing's paint was measured or given to it, its stuff is what its maker says it is made of, and
-its form compares it with others of its kind. What was not measured for certain is left open, and what people would call either
-way is never certainly false.
+Specs are the toybox's own. A real thing's paint was measured or given to it, its stuff is what its maker says it is made of,
+and its form compares it with others of its kind. What was not measured for certain is left open, and what people would call
+either way is never certainly false.
 """
 
 from __future__ import annotations
@@ -55,7 +55,11 @@ _WHOLE = (
     "{a} {form} {stuff} {noun} that is {paint}",
     "{a} {paint} {stuff} {noun} that is {form}",
 )
-_COUNTED = ("{number} {paint} {stuff} {noun}", "{number} {stuff} {noun} in {paint}", "a group of {number} {paint} {stuff} {noun}")
+_COUNTED = (
+    "{number} {paint} {stuff} {noun}",
+    "{number} {stuff} {noun} in {paint}",
+    "a group of {number} {paint} {stuff} {noun}",
+)
 _FRAMES = ("{}", "{}", "{}", "a 3d model of {}", "a picture of {}", "a rendering of {}")
 _NUMBERS = {2: (*grammar.NUMBERS[2], "a pair of"), 3: grammar.NUMBERS[3]}
 
@@ -268,8 +272,8 @@ class Words:
         return found
 
     def pool(self, spec: Spec, rng: Rng, size: int = 100, near: int = 20) -> list[Spec]:
-        """Gather the claims among which a judge must find ``spec``: itself first, then near misses, then random ones; no two are
-        worded alike. A world of too few words gives fewer.
+        """Gather the claims among which a judge must find ``spec``: itself first, then near misses, then random ones; no two
+        are worded alike. A world of too few words gives fewer.
         """
         chosen = {self.canonical(spec): spec}
         for claim in self.some_misses(spec, rng, 2 * near):

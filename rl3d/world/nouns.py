@@ -11,7 +11,6 @@ from functools import cache
 from importlib.resources import files
 
 
-
 @dataclass(frozen=True)
 class Noun:
     """A kind of object."""
@@ -40,7 +39,7 @@ class Noun:
         if self.phrase or self.group == "food":
             return ""
         last = self.name.split()[-1]
-        if len(self.name.split()) > 3 or last.endswith("s") and not last.endswith("ss"):
+        if len(self.name.split()) > 3 or (last.endswith("s") and not last.endswith("ss")):
             return ""
         ends = {"man": "men", "child": "children", "shelf": "shelves", "knife": "knives"}
         for single, many in ends.items():
@@ -130,7 +129,6 @@ def _words_and_links(fields: list[str]) -> tuple[list[str], list[str]]:
         else:
             words += _listed(field)
     return words, links
-
 
 
 def family(noun: str, nouns: dict[str, Noun]) -> set[str]:

@@ -36,18 +36,24 @@ class Light:
 
 
 def random_light(rng: Rng) -> Light:
-    """Draw a light: from any side, above the horizon; warm or cool; hard or softer; brighter or darker. White things, where they
-    are lit best, stay just below white.
+    """Draw a light: from any side, above the horizon; warm or cool; hard or softer; brighter or darker. White things, where
+    they are lit best, are about white.
     """
     azimuth, height = rng.uniform(0, 2 * math.pi), rng.uniform(0.35, 0.95)
     flat = math.sqrt(1 - height**2)
     share = rng.uniform(0.35, 0.7)  # of the key in all light
     warmth, under = rng.uniform(-0.12, 0.12), rng.uniform(-0.06, 0.06)
     level = rng.uniform(0.92, 1.1)
-    key = tuple(level * share * (1 + warmth * t) for t in (1, 0.2, -1))
-    sky = tuple(level * (1 - share) * (1 - 0.6 * warmth * t) for t in (1, 0.1, -1))
-    floor = tuple(x * rng.uniform(0.55, 0.8) * (1 + under * t) for x, t in zip(sky, (1, 0.2, -1), strict=True))
-    return Light((flat * math.cos(azimuth), flat * math.sin(azimuth), height), key, sky, floor, rng.uniform(0.2, 0.6))
+    direction = (flat * math.cos(azimuth), flat * math.sin(azimuth), height)
+    above = level * (1 - share)
+    below = above * rng.uniform(0.55, 0.8)
+    wrap = rng.uniform(0.2, 0.6)
+    return Light(direction, _tint(level * share, warmth), _tint(above, -0.6 * warmth), _tint(below, under), wrap)
+
+
+def _tint(level: float, warmth: float) -> tuple[float, float, float]:
+    """A light's colour: more red and less blue, or the other way around."""
+    return level * (1 + warmth), level * (1 + 0.2 * warmth), level * (1 - warmth)
 
 
 def shade(
@@ -118,7 +124,7 @@ def _shade(face, barycentrics, vertices, faces, normals, labels, uv, shapes, sta
                 height, width, start = shapes[k, 0], shapes[k, 1], starts[k]
                 x = (w0 * uv[f, 0, 0] + w1 * uv[f, 1, 0] + w2 * uv[f, 2, 0]) * width - _f(0.5)
                 y = (w0 * uv[f, 0, 1] + w1 * uv[f, 1, 1] + w2 * uv[f, 2, 1]) * height - _f(0.5)
-                left, top = int(math.floor(x)), int(math.floor(y))
+                left, top = int(np.floor(x)), int(np.floor(y))
                 right, low = x - _f(left), y - _f(top)
                 for c in range(3):
                     rgb[c] = 0

@@ -208,9 +208,7 @@ def entries(archive: Path) -> Iterator[Entry]:
     """Read what a catalogue (.sh3f or the program's .jar) lists, in its order."""
     source = archive.stem
     with zipfile.ZipFile(archive) as file:
-        listing = next(
-            name for name in file.namelist() if re.search(r"(Plugin|Default)FurnitureCatalog\.properties$", name)
-        )
+        listing = next(name for name in file.namelist() if re.search(r"(Plugin|Default)FurnitureCatalog\.properties$", name))
         text = file.read(listing).decode("latin-1")
     listed: dict[int, dict[str, str]] = defaultdict(dict)
     for key, number, value in re.findall(r"^\s*(\w+)#(\d+)\s*=\s*(.*?)\s*$", text, re.MULTILINE):

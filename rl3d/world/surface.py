@@ -1,8 +1,8 @@
 """Surfaces of real objects: triangles with pictures on them, cleaned until they can be drawn fast and seen from any side.
 
 Meshes of many makers come with faces twice, inside out, without area, or see-through; with pictures far finer than is ever
-drawn; and in any unit. :func:`read` makes one kind of value of all of them, and :func:`clean` mends it. What cannot be mended is
-a ``ValueError`` that says why.
+drawn; and in any unit. :func:`read` makes one kind of value of all of them, and :func:`clean` mends it. What cannot be mended
+is a ``ValueError`` that says why.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ class _Paint:
 def read(scene: trimesh.Scene | trimesh.Trimesh, *, least: float = UNSEEN) -> Surface:
     """Take all triangles of a scene, with materials, pictures or colours of faces and vertices. Axes stay as they are.
 
-    Parts that are there by less than ``least`` are left out: 0.5 takes away panes, to show what is behind them. Points and lines
-    are ignored; nothing to see is a ``ValueError``.
+    Parts that are there by less than ``least`` are left out: 0.5 takes away panes, to show what is behind them. Points,
+    lines, and triangles with values that are not finite are ignored; nothing to see is a ``ValueError``.
     """
     if isinstance(scene, trimesh.Trimesh):
         scene = trimesh.Scene(scene)
@@ -146,7 +146,11 @@ def read(scene: trimesh.Scene | trimesh.Trimesh, *, least: float = UNSEEN) -> Su
             parts.append(_part(vertices, faces, *made))
     if not parts:
         raise ValueError("it has no visible triangles")
-    return join(parts)
+    surface = join(parts)
+    finite = np.all(np.isfinite(surface.vertices), axis=1)[surface.faces].all(1)
+    if not finite.any():
+        raise ValueError("none of its triangles has finite corners")
+    return surface.only(finite)
 
 
 def _part(vertices: ndarray, faces: ndarray, uv: ndarray, paint: _Paint) -> Surface:
@@ -261,7 +265,8 @@ _WEIGHTS = np.column_stack([1 - _GRID.sum(1), _GRID])
 def _covered(places: ndarray, cover: ndarray) -> tuple[ndarray, ndarray]:
     """Which triangles of a picture are filled and which are empty at all of some points."""
     at = _look(np.einsum("sk,mkd->msd", _WEIGHTS, places), cover) > 0.5
-    return at.all(1), ~at.any(1)
+    share = at.mean(1)
+    return share == 1, share == 0
 
 
 def _filled(places: ndarray, cover: ndarray) -> ndarray:
@@ -284,13 +289,9 @@ def _quartered(triangles: ndarray) -> ndarray:
 
 
 def clean(surface: Surface) -> Surface:
-    """Weld equal corners; drop faces without area, with values that are not finite, or laid twice; merge what is finer than can
-    be seen; and shrink pictures to what can be seen. Nothing left, or no extent, is a ``ValueError``.
+    """Weld equal corners; drop faces without area, or laid twice; merge what is finer than can be seen; and shrink pictures to
+    what can be seen. Nothing left, or no extent, is a ``ValueError``.
     """
-    finite = np.isfinite(surface.vertices).all(1)[surface.faces].all(1)
-    surface = surface.only(finite) if not finite.all() else surface
-    if not len(surface.faces):
-        raise ValueError("none of its triangles has finite corners")
     reach = float(np.linalg.norm(np.ptp(surface.vertices, axis=0)) / 2)
     if not reach > 0:
         raise ValueError("it has no extent: all its corners are in one place")

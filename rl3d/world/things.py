@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -114,10 +115,13 @@ def read(folder: Path) -> tuple[list[Thing], dict[str, Noun]]:
 
 def read_nouns(text: str) -> dict[str, Noun]:
     """Undo ``asdict`` on nouns, after JSON turned tuples into lists."""
-    made = [
-        Noun(**{key: tuple(x) if isinstance(x, list) else x for key, x in fields.items()}) for fields in json.loads(text)
-    ]
+    lists: list[dict[str, Any]] = json.loads(text)
+    made = [Noun(**{key: _tuple(x) for key, x in fields.items()}) for fields in lists]
     return {noun.name: noun for noun in made}
+
+
+def _tuple(x: Any) -> Any:
+    return tuple(x) if isinstance(x, list) else x
 
 
 # ---- measuring
