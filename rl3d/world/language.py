@@ -149,6 +149,8 @@ class Words:
         ways = (*_WHOLE, *_COUNTED, *_FRAMES, "that are", "an", *itertools.chain(*grammar.RELATING.values()))
         said = [*(re.sub(r"{\w*}", " ", way) for way in ways), "a", "the", "one", *PAINTS, *STUFF, *_MADE.values()]
         said += [way for options in (*_WAYS.values(), *_NUMBERS.values()) for way in options]
+        if all(noun.phrase for noun in self.nouns.values()):
+            said = []
         for noun in self.nouns.values():
             said += [noun.name, *noun.synonyms, noun.plural]
         known = {word for text in said for word in grammar.words(text)}
@@ -252,7 +254,8 @@ class Words:
         if key not in self._kinship:
             toy = self.toys and one in kinds.KINDS and other in kinds.KINDS
             known = {name: self._noun(name) for name in key} | dict(self.nouns)
-            self._kinship[key] = may_be(one, other, known) or (toy and pools.unsure(one, other))
+            found = may_be(one, other, known) or (toy and pools.unsure(one, other))
+            self._kinship[key] = found or _says_as_much(known[one], known[other])
         return self._kinship[key]
 
     @cached_property
@@ -323,6 +326,14 @@ class Words:
             "stuff": (None, *STUFF),
             "relation": _union((None, *RELATIONS), toys.get("relation", ())),
         }
+
+
+def _says_as_much(one: Noun, other: Noun) -> bool:
+    """Whether a whole caption and another, or a noun, may be true of the same thing: all words of one are among the other's."""
+    if not (one.phrase or other.phrase):
+        return False
+    ways = [[set(grammar.words(text)) - {"a", "an", "the"} for text in (x.name, *x.synonyms)] for x in (one, other)]
+    return any(a <= b or b <= a for a in ways[0] for b in ways[1])
 
 
 def draw_sort(rng: Rng) -> str:

@@ -41,9 +41,9 @@ class Noun:
         last = self.name.split()[-1]
         if len(self.name.split()) > 3 or (last.endswith("s") and not last.endswith("ss")):
             return ""
-        ends = {"man": "men", "child": "children", "shelf": "shelves", "knife": "knives"}
+        ends = {"deer": "deer", "toilet paper": "rolls of toilet paper", "man": "men", "child": "children", "shelf": "shelves", "knife": "knives"}
         for single, many in ends.items():
-            if last.endswith(single):
+            if self.name.endswith(single):
                 return self.name.removesuffix(single) + many
         if last.endswith(("ss", "x", "ch", "sh")):
             return self.name + "es"

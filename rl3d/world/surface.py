@@ -84,7 +84,7 @@ class Surface:
         """Keep some faces, and the vertices and materials that they need."""
         used, faces = np.unique(self.faces[keep], return_inverse=True)
         materials, labels = np.unique(self.labels[keep], return_inverse=True)
-        pictures = [self.picture(k).reshape(-1, 3) for k in materials]
+        pictures = [self.picture(k).reshape(-1, 3) for k in materials.tolist()]
         return Surface(
             self.vertices[used],
             faces.reshape(-1, 3).astype(np.int32),
@@ -92,7 +92,7 @@ class Surface:
             labels.astype(np.int32),
             self.shapes[materials],
             np.concatenate(pictures) if pictures else np.zeros((0, 3), np.uint8),
-            tuple(self.names[k] for k in materials),
+            tuple(self.names[k] for k in materials.tolist()),
         )
 
     def save(self, file: Path) -> None:
@@ -228,7 +228,7 @@ def _by_colours(visual: ColorVisuals, faces: ndarray) -> tuple[ndarray, _Paint]:
         rgb = np.asarray(visual.face_colors)[:, :3].astype(np.float64)
     else:
         rgb = np.full((len(faces), 3), 160.0)
-    colours, index = np.unique(np.round(rgb).astype(np.uint8), axis=0, return_inverse=True)
+    colours, index = np.unique(np.round(_glassy(rgb, 0.0)).astype(np.uint8), axis=0, return_inverse=True)
     uv = np.full((len(faces), 3, 2), 0.5, np.float32)
     uv[..., 0] = (index.reshape(-1, 1) + 0.5) / len(colours)
     return uv, _Paint("", colours[None])
