@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rl3d.toybox import grammar, kinds, pools
 from rl3d.toybox.things import Rng, Spec
@@ -12,6 +12,7 @@ from rl3d.toybox.things import Rng, Spec
 FORMS = ("tall", "short", "wide", "narrow", "big", "small")
 
 
+@runtime_checkable
 class Language(Protocol):
     """How specs are worded, and what else is true or false of what they describe."""
 

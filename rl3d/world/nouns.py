@@ -41,7 +41,14 @@ class Noun:
         last = self.name.split()[-1]
         if len(self.name.split()) > 3 or (last.endswith("s") and not last.endswith("ss")):
             return ""
-        ends = {"deer": "deer", "toilet paper": "rolls of toilet paper", "man": "men", "child": "children", "shelf": "shelves", "knife": "knives"}
+        ends = {
+            "deer": "deer",
+            "toilet paper": "rolls of toilet paper",
+            "man": "men",
+            "child": "children",
+            "shelf": "shelves",
+            "knife": "knives",
+        }
         for single, many in ends.items():
             if self.name.endswith(single):
                 return self.name.removesuffix(single) + many

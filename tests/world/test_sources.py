@@ -11,7 +11,7 @@ from rl3d.world import debian, sources, things
 from rl3d.world.sources import LICENCES, PACKAGES, Package, entries, fetch, rotation, unpack
 from rl3d.world.surface import read
 
-MESH = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\n" "usemtl {}\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
+MESH = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nusemtl {}\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
 LIST = """
 id=SweetHome3D#KatorLegazModels
 id#1=Kator Legaz#stool
@@ -57,7 +57,9 @@ def package(tmp_path):
     members = {"debian-binary": b"2.0", "control.tar.xz": b"odd", "data.tar.xz": inner.getvalue()}
     data = b"!<arch>\n"
     for name, content in members.items():
-        data += f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode() + content + b"\n" * (len(content) % 2)
+        data += (
+            f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode() + content + b"\n" * (len(content) % 2)
+        )
     file = tmp_path / "small.deb"
     file.write_bytes(data)
     return file
