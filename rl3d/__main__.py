@@ -10,7 +10,7 @@ USAGE = """rl3d makes 3D objects from text, and teaches them with rewards.
   rl3d generate prompts.txt          one for each line
   rl3d resume runs/a-red-mug         continue a run that was stopped
   rl3d evaluate                      generate and score held-out prompts
-  rl3d world build FOLDER            render your own captioned meshes, to train on  (rl3d world fetch: Debian's)
+  rl3d world build FOLDER            render your own captioned meshes, to train on  (also: rl3d world fetch, train)
   rl3d recipes                       list the recipes
   rl3d doctor                        say what works on this machine
 """

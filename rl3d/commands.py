@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -224,9 +226,12 @@ def evaluate(words: list[str]) -> None:
 
 def world(words: list[str]) -> None:
     """Make data sets of real objects."""
-    if not words or words[0] not in ("fetch", "build"):
-        raise ValueError("say `rl3d world fetch`, for Debian's meshes, or `rl3d world build FOLDER`, to render a data set")
-    _fetch(words[1:]) if words[0] == "fetch" else _build(words[1:])
+    parts = {"fetch": _fetch, "build": _build, "train": _train}
+    if not words or words[0] not in parts:
+        raise ValueError(
+            "say `rl3d world fetch` (Debian's meshes), `rl3d world build FOLDER` (a data set), or `rl3d world train`"
+        )
+    parts[words[0]](words[1:])
 
 
 def _fetch(words: list[str]) -> None:
@@ -264,7 +269,13 @@ def _build(words: list[str]) -> None:
             bar.update(task, completed=done)
     language = dataset.open_views(out).language
     print(f"{out}: {asked.count} scenes of {asked.views} views, {len(language.vocabulary())} words")
-    print(f"next: python -m rl3d.train.prior --data {out}; python -m rl3d.train.encoder --role encoder --data {out}")
+    print(f"next: rl3d world train {out}")
+
+
+def _train(words: list[str]) -> None:
+    """Run the training script in a process of its own: nothing in the package depends on the scripts."""
+    done = subprocess.run([sys.executable, "-m", "rl3d.train.worlds", *words], check=False)
+    raise SystemExit(done.returncode)
 
 
 def _bar() -> Progress:

@@ -15,7 +15,7 @@ from rl3d.toybox import grammar
 from rl3d.toybox.dataset import Order
 from rl3d.toybox.language import TOYS
 from rl3d.toybox.things import Item, Spec
-from rl3d.train import encoder, prior
+from rl3d.train import encoder, prior, worlds
 from rl3d.train.common import about
 from rl3d.train.facets import Facets
 from rl3d.world.dataset import make, open_views
@@ -127,3 +127,31 @@ def test_an_encoder_draws_and_validates_in_the_language_of_its_data(real, toy, t
 def test_cards_say_whose_work_the_data_is():
     assert "procedural meshes" in about(TOYS)
     assert "catalogue.csv" in about(Words(tiny_world.NOUNS))
+
+
+@pytest.mark.slow
+def test_everything_is_trained_with_one_command_and_not_again(real, toy, tmp_path, monkeypatch):
+    for role, small in (
+        ("encoder", {"image_size": 32, "layers": [1, 1, 1, 1], "width": 4, "head_width": 32}),
+        ("judge", {"image_size": 32, "layers": [1, 1, 1, 1], "width": 4, "head_width": 32}),
+    ):
+        monkeypatch.setitem(encoder.towers.IMAGE, role, small)
+    made = prior.Training
+    monkeypatch.setattr(
+        prior,
+        "Training",
+        lambda *args, **more: made(*args, **more, width=32, depth=2, heads=2, batch=4, pictures=1, text_steps=2),
+    )
+    stock = tmp_path / "debian"
+    tiny_world.prepare(stock)
+    settings = worlds.Training(out=tmp_path, scenes=6, held=4, steps=1, workers=1)
+    report = worlds.train(settings)
+    assert set(report["encoder"]) == set(report["prior"]) == {"real combinations", "real objects", "toys"}
+    assert report["words"]["never taught"] == 2  # "beaker" and "board"
+    assert all(0 <= found["r1"] <= 1 for found in report["judge"].values())
+    assert EmbeddedPrior.load(tmp_path / "models" / "prior").tokenizer.words
+    before = (tmp_path / "data" / "real-train" / "rgba.npy").stat().st_mtime_ns
+    assert worlds.train(replace(settings, models=("prior",)))["prior"] == report["prior"]
+    assert (tmp_path / "data" / "real-train" / "rgba.npy").stat().st_mtime_ns == before
+    albedo = worlds.prepare(replace(settings, target="albedo"))
+    assert [folder.name for folder in albedo.train] == ["real-train"]

@@ -116,7 +116,7 @@ def test_a_downloaded_package_is_kept_only_if_it_is_whole(tmp_path, monkeypatch)
     place = tmp_path / "mirror" / "pool"
     place.mkdir(parents=True)
     (place / "small.deb").write_bytes(b"bytes")
-    with pytest.raises(ValueError, match="not the small.deb"):
+    with pytest.raises(ValueError, match=r"not the small\.deb"):
         fetch(tmp_path / "out", f"file://{tmp_path}/mirror")
     assert not (tmp_path / "out" / "small.deb").exists()
     right = Package("pool/small.deb", "277089d91c0bdf4f2e6862ba7e4a07605119431f5d13f726dd352b06f1b206a9")

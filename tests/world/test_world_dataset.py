@@ -48,7 +48,7 @@ def test_scenes_are_what_their_specs_say(stock):
             seen_colour = main_colour(look(scene.surface).albedo)
             wanted = item.paint or scene.things[0].colour
             assert seen_colour == wanted, scene.spec
-            depth, width, height = np.ptp(scene.surface.bounds, axis=0)
+            _, width, height = np.ptp(scene.surface.bounds, axis=0)
             own = scene.things[0].size
             stretch = (height / width) / (own[2] / own[0])
             if item.form in ("tall", "narrow", "tall narrow"):
