@@ -228,9 +228,7 @@ def world(words: list[str]) -> None:
     """Make data sets of real objects."""
     parts = {"fetch": _fetch, "build": _build, "train": _train}
     if not words or words[0] not in parts:
-        raise ValueError(
-            "say `rl3d world fetch` (Debian's meshes), `rl3d world build FOLDER` (a data set), or `rl3d world train`"
-        )
+        raise ValueError("say `rl3d world fetch` (Debian's meshes), `rl3d world build FOLDER` or `rl3d world train`")
     parts[words[0]](words[1:])
 
 

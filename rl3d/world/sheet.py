@@ -70,7 +70,7 @@ def main() -> None:
     if (args.folder / "toys.jsonl").is_file():
         data = open_views(args.folder)
         count = min(args.count, len(data.captions))
-        rgba = np.stack([data.rgba[i, : args.views] for i in range(count)])
+        rgba = data.rgba[np.arange(count)[:, None], np.tile(np.arange(args.views), (count, 1))]
         contact_sheet(over(rgba), data.captions[:count], args.columns).save(args.out)
         return
     rig = Orbit(args.views, 20.0, 30.0, size=args.size)
