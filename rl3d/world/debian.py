@@ -73,5 +73,5 @@ def _prepared(folder: Path, entry: Entry) -> Thing:
 def surface_of(entry: Entry) -> Surface:
     """Read an entry's mesh, clean, in metres, and as it stands in the world."""
     names = naming()
-    least = 0.5 if {f"@{entry.id}", entry.name} & names.open else UNSEEN
+    least = 0.55 if {f"@{entry.id}", entry.name} & names.open else UNSEEN
     return clean(upright(read(entry.load(), least=least), sources.rotation(entry.turn), entry.size))

@@ -30,6 +30,9 @@ MIRROR = "http://deb.debian.org/debian"
 
 CENTIMETRE = 0.01
 
+PANES = b"sweethome3d_window_pane"
+PANE = b"\nnewmtl pane\nKd 0.85 0.9 0.95\nd 0.4\n"
+
 
 @dataclass(frozen=True)
 class Package:
@@ -94,7 +97,7 @@ class Entry:
     def load(self) -> trimesh.Scene:
         """Read the mesh with its materials, in its own axes: y is up, and the front towards +z."""
         with zipfile.ZipFile(self.archive) as archive:
-            text = archive.read(self.member)
+            text = _with_panes(archive.read(self.member))
             if b"mtllib" not in text:
                 text = b"mtllib " + _Inside.DEFAULT.encode() + b"\n" + text
             resolver = _Inside(archive, PurePosixPath(self.member).parent)
@@ -122,7 +125,7 @@ class _Inside(Resolver):
         members = {member.lower(): member for member in self.archive.namelist()}
         for way in (name, name.rsplit("/", 1)[-1], name.rsplit(maxsplit=1)[-1]):
             if member := members.get(str(self.folder / way).lower()):
-                return self.archive.read(member)
+                return self.archive.read(member) + (PANE if member.lower().endswith(".mtl") else b"")
         raise ValueError(f"{name} is missing beside the mesh, in {self.folder}")
 
     def write(self, name: str, data: bytes) -> None:
@@ -139,7 +142,25 @@ class _Inside(Resolver):
 def _default_materials(archive: zipfile.ZipFile) -> bytes:
     """The materials that Sweet Home 3D gives meshes without a material file: strings in its reader's compiled class."""
     compiled = archive.read("com/eteks/sweethome3d/j3d/OBJLoader.class")
-    return b"\n".join(re.findall(rb"newmtl [\x09\x0a\x20-\x7e]+", compiled))
+    return b"\n".join(re.findall(rb"newmtl [\x09\x0a\x20-\x7e]+", compiled)) + PANE
+
+
+def _with_panes(text: bytes) -> bytes:
+    """Give window panes a material of glass: Sweet Home 3D knows them by the names of their groups, and makes them see-through."""
+    if PANES not in text:
+        return text
+    lines, material, pane = [], b"", False
+    for line in text.splitlines():
+        words = line.split()
+        if words[:1] == [b"usemtl"]:
+            material = line
+        elif words[:1] == [b"g"]:
+            was, pane = pane, len(words) > 1 and words[1].startswith(PANES)
+            if pane or was:
+                lines.append(b"usemtl pane" if pane else material)
+        if not (pane and words[:1] == [b"usemtl"]):
+            lines.append(line)
+    return b"\n".join(lines)
 
 
 def fetch(folder: Path, mirror: str = MIRROR) -> list[Path]:

@@ -126,3 +126,19 @@ def test_a_downloaded_package_is_kept_only_if_it_is_whole(tmp_path, monkeypatch)
 
 def test_every_licence_is_free():
     assert all(licence.startswith(("CC0", "CC-BY-3")) for licence in LICENCES.values())
+
+
+def test_window_panes_are_of_glass_and_what_follows_is_not(tmp_path):
+    text = (
+        "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\ng frame\nusemtl wood\nf 1 2 3\n"
+        "g sweethome3d_window_pane_1\nusemtl wood\nf 1 2 4\ng sill\nf 1 3 4\n"
+    )
+    archive = tmp_path / "sweethome3d.jar"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("window.obj", text)
+        file.writestr("com/eteks/sweethome3d/j3d/OBJLoader.class", b"\x01\x00newmtl wood\nKd 0.5 0.25 0\n\x01\x00\x05odd")
+    entry = sources.Entry("sweethome3d/window", "Window", "", "eTeks", "", (1, 1, 1), (), True, 0.0, archive, "window.obj")
+    surface = read(entry.load())
+    faces = {name: int((surface.labels == k).sum()) for k, name in enumerate(surface.names)}
+    assert faces == {"wood": 2, "pane": 1}
+    assert len(read(entry.load(), least=0.5).faces) == 2
