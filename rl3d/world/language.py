@@ -88,7 +88,7 @@ class Words:
         """The plainest wording."""
         if self._toy(spec):
             return TOYS.canonical(spec)
-        return self._scene(spec, lambda options: options[0], plain=True)
+        return self._scene(spec, lambda options: options[0])
 
     def caption(self, spec: Spec, rng: Rng) -> str:
         """Word a spec in one of many ways, the plain ones more often."""
@@ -111,14 +111,16 @@ class Words:
         strange = (item.kind not in self.nouns or item.accent or item.paint in grammar.MATERIALS for item in spec.items)
         return any(strange) or spec.relation == "inside" or spec.items[0].count > max(_NUMBERS)
 
-    def _scene(self, spec: Spec, pick: Pick, plain: bool = False) -> str:
-        text = self._item(spec.items[0], pick, plain)
-        if spec.relation is not None:
-            text += f" {pick(grammar.RELATING[spec.relation])} {self._item(spec.items[1], pick, plain)}"
+    def _scene(self, spec: Spec, pick: Pick) -> str:
         single = spec.relation is None and not self._noun(spec.items[0].kind).phrase
-        return grammar.tidy(pick(_FRAMES).format(text) if single else text)
+        frame = pick(_FRAMES) if single else "{}"
+        text = self._item(spec.items[0], pick, bare=frame == "{}")
+        if spec.relation is not None:
+            text += f" {pick(grammar.RELATING[spec.relation])} {self._item(spec.items[1], pick, bare=True)}"
+        return grammar.tidy(frame.format(text))
 
-    def _item(self, item: Item, pick: Pick, plain: bool) -> str:
+    def _item(self, item: Item, pick: Pick, bare: bool) -> str:
+        """Word one thing; ``bare``: perhaps without an article."""
         noun = self._noun(item.kind)
         if noun.phrase:
             return pick((noun.name, *noun.synonyms))
@@ -135,7 +137,8 @@ class Words:
         fit = [way for way in _WHOLE if _complete(way, item)]
         last = name.split()[-1]
         many = last.endswith("s") and not last.endswith(("ss", "us", "is"))
-        article = pick(("", "the") if many else ("a", "", "one", "the"))
+        articles = ("", "the") if many else ("a", "", "one", "the") if bare else ("a", "one", "the")
+        article = pick(articles)
         return pick(fit).format(**said, noun=name, a=article).replace(" that is ", " that are " if many else " that is ")
 
     def _noun(self, kind: str) -> Noun:

@@ -146,7 +146,7 @@ def _default_materials(archive: zipfile.ZipFile) -> bytes:
 
 
 def _with_panes(text: bytes) -> bytes:
-    """Give window panes a material of glass: Sweet Home 3D knows them by the names of their groups, and makes them see-through."""
+    """Give window panes a material of glass: Sweet Home 3D sees through groups of a certain name, whatever they are made of."""
     if PANES not in text:
         return text
     lines, material, pane = [], b"", False

@@ -197,14 +197,19 @@ def _painted(mesh: trimesh.Trimesh, faces: ndarray, least: float) -> tuple[ndarr
     colour, through = np.asarray(material.main_color[:3], np.float64), 0.0
     if isinstance(material, PBRMaterial):
         image, mode = material.baseColorTexture, material.alphaMode or "OPAQUE"
+        factor = np.ones(4) if material.baseColorFactor is None else np.asarray(material.main_color) / 255
         if mode == "BLEND":
-            through = 1 - float(material.main_color[3]) / 255
-        tint = colour / 255  # glTF multiplies a picture by the factor
+            through = 1 - float(factor[3])
+        tint = _srgb(factor[:3])  # glTF's factors are linear; they multiply a picture
+        colour = 255 * tint
     else:
         image, mode, tint = material.image, "MASK", np.ones(3)  # in .obj files the colour beside a picture is mostly left over
         through = 1 - float((material.kwargs or {}).get("d", [1.0])[-1])
     if 1 - through < least:
         return None
+    own = visual.vertex_attributes.get("color")
+    if own is not None and image is None and len(own) == len(mesh.vertices):
+        return _by_colours(ColorVisuals(vertex_colors=own), faces)
     if image is None or visual.uv is None:
         return nowhere, _Paint(name, np.round(_glassy(colour, through)).astype(np.uint8).reshape(1, 1, 3))
     pixels = np.asarray(image.convert("RGBA"))
@@ -214,6 +219,11 @@ def _painted(mesh: trimesh.Trimesh, faces: ndarray, least: float) -> tuple[ndarr
     uv = np.where(np.abs(uv) < 1e4, uv, 0.5)  # also where it is no number
     cover = (pixels[..., 3] / 255).astype(np.float32) if holes else None
     return np.stack([uv[..., 0], 1 - uv[..., 1]], -1), _Paint(name, picture, cover)
+
+
+def _srgb(linear: ndarray) -> ndarray:
+    """Encode linear light (IEC 61966-2-1)."""
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055)
 
 
 def _glassy(colour: ndarray, through: float) -> ndarray:

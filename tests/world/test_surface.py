@@ -94,6 +94,19 @@ def test_panes_are_pale_and_what_is_not_there_is_left_out():
     np.testing.assert_allclose(solid.texels[0], painted((0, 0, 0)), atol=1)
 
 
+def test_factors_of_gltf_are_linear_and_multiply_pictures(tmp_path):
+    for options, expected in (
+        ({}, (200, 100, 50)),
+        ({"baseColorFactor": [1.0, 0.5, 1.0, 1.0]}, (200, 100 * 0.735, 50)),  # linear 0.5 is 0.735 in sRGB
+    ):
+        made = quad(material=pbr(np.full((4, 4, 3), (200, 100, 50)), **options))
+        made.export(tmp_path / "quad.glb")
+        surface = read(trimesh.load_scene(tmp_path / "quad.glb", process=False))
+        np.testing.assert_allclose(surface.texels[0], painted(expected), atol=2)
+    plain = read(quad(material=pbr(baseColorFactor=[0.0, 0.5, 1.0, 1.0])))
+    np.testing.assert_allclose(plain.texels[0], painted((0, 0.735 * 255, 255)), atol=1)
+
+
 def test_holes_of_a_picture_are_cut_out():
     pixels = np.full((16, 16, 4), 200, np.uint8)
     pixels[:, :8, 3] = 0  # nothing on the left
