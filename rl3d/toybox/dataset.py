@@ -4,7 +4,8 @@ DIR holds plain arrays, for reading by memory map (:class:`ToyViews`), and a lin
 
 - ``rgba.npy``: uint8 [n v h w 4], premultiplied sRGB and alpha;
 - ``azimuth_deg.npy``, ``elevation_deg.npy``: float16 [n v];
-- ``toys.jsonl``: ``{"caption": ..., "spec": ...}``.
+- ``toys.jsonl``: ``{"caption": ..., "spec": ...}``;
+- with ``--varied`` also ``albedo.npy``: uint8 [n v h w 3], premultiplied sRGB without any light, under the same alpha.
 
 Toy ``i`` depends on the seed, the split and ``i`` alone, so neither the count nor the number of workers changes it.
 """
@@ -32,6 +33,7 @@ from rl3d.toybox.assemble import build
 from rl3d.toybox.grammar import RICH, SHARES, caption, sample
 from rl3d.toybox.language import TOYS, Language
 from rl3d.toybox.render import render_many
+from rl3d.toybox.shading import Light
 from rl3d.toybox.things import Item, Rng, Spec
 
 LOWEST_DEG, HIGHEST_DEG = -10.0, 50.0
@@ -109,6 +111,8 @@ class Order:
     """Supersampling: samples along each side of a pixel."""
     rich: bool = False
     """More of what is hard: second colours, counts, relations."""
+    varied: bool = False
+    """Toys in light that varies, and their albedo in ``albedo.npy``. Real objects always are."""
 
 
 def spec_from_dict(fields: dict) -> Spec:
@@ -126,8 +130,12 @@ def make(order: Order, workers: int = 2, chunk: int = 64) -> Iterator[int]:
     """Render a data set, and yield how many toys are done as it goes. What the folder held is overwritten."""
     n, v, size = order.count, order.views, order.size
     arrays = {"rgba": (np.uint8, (n, v, size, size, 4))} | dict.fromkeys(ANGLES, (np.float16, (n, v)))
+    if order.varied:
+        arrays["albedo"] = (np.uint8, (n, v, size, size, 3))
+    for other in ("albedo.npy", "nouns.json"):  # of another data set, that was here before
+        (order.folder / other).unlink(missing_ok=True)
     jobs = ((order, start, min(start + chunk, n)) for start in range(0, n, chunk))
-    return fill(order.folder, arrays, _render_chunk, jobs, workers)
+    yield from fill(order.folder, arrays, _render_chunk, jobs, workers)
 
 
 ANGLES = ("azimuth_deg", "elevation_deg")
@@ -172,7 +180,7 @@ def _render_chunk(job: tuple[Order, int, int]) -> list[str]:
     """Render toys ``start`` to ``stop`` into the files; return their lines of JSON."""
     order, start, stop = job
     rgba, azimuths, elevations = (np.load(order.folder / f"{name}.npy", mmap_mode="r+") for name in ("rgba", *ANGLES))
-    toys, lines = [], []
+    toys, lights, lines = [], [], []
     azimuth = np.empty((stop - start, order.views), np.float32)
     elevation = np.empty_like(azimuth)
     for i in range(start, stop):
@@ -181,10 +189,21 @@ def _render_chunk(job: tuple[Order, int, int]) -> list[str]:
         lines.append(json.dumps({"caption": caption(spec, rng), "spec": asdict(spec)}))
         azimuth[i - start], elevation[i - start] = random_angles(order.views, rng)
         toys.append(build(spec, rng))
+        lights.append(random_light(rng) if order.varied else Light())
     cameras = look_at_origin(torch.from_numpy(azimuth), torch.from_numpy(elevation), width=order.size, height=order.size)
-    rgba[start:stop] = render_many(toys, cameras, samples=order.samples)
+    rgba[start:stop] = render_many(toys, cameras, light=lights, samples=order.samples)
+    if order.varied:
+        albedo = np.load(order.folder / "albedo.npy", mmap_mode="r+")
+        albedo[start:stop] = render_many(toys, cameras, light=Light(none=True), samples=order.samples)[..., :3]
     azimuths[start:stop], elevations[start:stop] = azimuth, elevation
     return lines
+
+
+def random_light(rng: Rng) -> Light:
+    """Draw a light from any side above the horizon, brighter or darker."""
+    azimuth, height = rng.uniform(0, 2 * np.pi), rng.uniform(0.35, 0.95)
+    flat = (1 - height**2) ** 0.5
+    return Light((flat * np.cos(azimuth), flat * np.sin(azimuth), height), rng.uniform(0.6, 1.1))
 
 
 def random_angles(views: int, rng: Rng) -> tuple[Float16[ndarray, "v"], Float16[ndarray, "v"]]:
@@ -211,9 +230,10 @@ def main() -> None:
     parser.add_argument("--split", default="train")
     parser.add_argument("--samples", type=int, default=2, help="samples along each side of a pixel")
     parser.add_argument("--rich", action="store_true", help="more second colours, counts and relations")
+    parser.add_argument("--varied", action="store_true", help="varied light, and albedo.npy")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     args = parser.parse_args()
-    order = Order(args.out, args.count, args.views, args.size, args.seed, args.split, args.samples, args.rich)
+    order = Order(args.out, args.count, args.views, args.size, args.seed, args.split, args.samples, args.rich, args.varied)
     for done in make(order, args.workers):
         print(f"\r{done}/{args.count} toys", end="", flush=True)
     print()

@@ -65,9 +65,11 @@ def part_masks(toy: Toy, cameras: Cameras, *, samples: int = 3) -> Float[Tensor,
 
 
 def render_many(
-    toys: Sequence[Toy], cameras: Cameras, *, light: Light | None = None, samples: int = 2
+    toys: Sequence[Toy], cameras: Cameras, *, light: Light | Sequence[Light] | None = None, samples: int = 2
 ) -> UInt8[ndarray, "b v h w 4"]:
-    """Render many toys at once, the ``b``-th from the cameras of scene ``b``: premultiplied sRGB and alpha in 8 bits."""
+    """Render many toys at once, the ``b``-th from the cameras of scene ``b``, in one light or in light ``b``: premultiplied
+    sRGB and alpha in 8 bits.
+    """
     b, v = cameras.cam_from_world.shape[:2]
     out = np.empty((b, v, cameras.height, cameras.width, 4), np.uint8)
     step = max(1, 2_000_000 // (v * cameras.height * cameras.width * samples**2))  # few enough that buffers are reused
@@ -76,6 +78,7 @@ def render_many(
         surface, spans = mesh.join([triangles(toy) for toy in toys[some]])
         seen = replace(cameras, cam_from_world=cameras.cam_from_world[some], intrinsics=cameras.intrinsics[some])
         fragments = mesh.rasterize(surface, seen, spans, samples=samples)
-        rgba = mesh.box_filter(shade(fragments, surface, finish(toys[some]), light), samples)
+        lights = light if light is None or isinstance(light, Light) else light[some]
+        rgba = mesh.box_filter(shade(fragments, surface, finish(toys[some]), lights), samples)
         np.add(rgba * 255, 0.5, out=out[some], casting="unsafe")
     return out

@@ -7,6 +7,7 @@ that wraps around (a broad source), an ambient hemisphere of cool sky and warm f
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import no_type_check
 
@@ -27,6 +28,8 @@ class Light:
     """Towards the light, of any length; by default the upper front left."""
     strength: float = 1.0
     """Factor on its brightness; 0 leaves the ambient light."""
+    none: bool = False
+    """No light at all: paints show as they are, their albedo."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,20 @@ class Finish:
 
 
 def shade(
-    fragments: Fragments, mesh: TriangleMesh, finish: Finish, light: Light | None = None
+    fragments: Fragments, mesh: TriangleMesh, finish: Finish, light: Light | Sequence[Light] | None = None
 ) -> Float32[ndarray, "b v h w 4"]:
-    """Colour every sample: premultiplied sRGB and coverage (0 or 1). The mesh's labels say which part's finish a face has."""
-    light = light or Light()
-    direction = np.array(light.direction, np.float32) / np.float32(math.hypot(*light.direction))
+    """Colour every sample: premultiplied sRGB and coverage (0 or 1). The mesh's labels say which part's finish a face has.
+
+    One light for all scenes, or one for each.
+    """
+    lights = [light or Light()] * len(fragments.face) if light is None or isinstance(light, Light) else light
+    direction = np.array([x.direction for x in lights], np.float32)
+    direction /= np.array([[math.hypot(*x.direction)] for x in lights], np.float32)
+    strength, none = np.array([x.strength for x in lights], np.float32), np.array([x.none for x in lights])
     out = np.empty((*fragments.face.shape, 4), np.float32)
     _shade(
         *(fragments.face, fragments.barycentrics, mesh.vertices, mesh.faces, mesh.normals, mesh.labels),
-        *(finish.colour, finish.second, finish.material, finish.axes, direction, np.float32(light.strength), out),
+        *(finish.colour, finish.second, finish.material, finish.axes, direction, strength, none, out),
     )
     return out
 
@@ -104,10 +112,11 @@ def _speckle(x, y, z):
 
 @njit(parallel=True, cache=True, fastmath=True)
 @no_type_check
-def _shade(face, barycentrics, vertices, faces, normals, labels, colour, second, material, axes, light, strength, out):
+def _shade(face, barycentrics, vertices, faces, normals, labels, colour, second, material, axes, lights, strengths, none, out):
     b, v, h, w = face.shape
     for view in prange(b * v):
         i, j = view // v, view % v
+        light, strength = lights[i], strengths[i]
         p = np.empty(3, np.float32)
         for row in range(h):
             for column in range(w):
@@ -146,7 +155,7 @@ def _shade(face, barycentrics, vertices, faces, normals, labels, colour, second,
                         t = _speckle(p[0], p[1], p[2])
                         mix = t if t > _f(0.45) else _f(0.4) * t
                         gloss = _f(0)
-                    else:
+                    elif not none[i]:
                         # A fake studio: a bright window band above a dark horizon; places shift it, so flat walls gleam too.
                         s = nz + _f(0.25) * nx + _f(0.2) * ny + _f(0.35) * (p[2] + _f(0.5) * p[1] + _f(0.3) * p[0])
                         window = _smoothstep(_f(0.05), _f(0.45), s) * (_f(1) - _smoothstep(_f(0.7), _f(1.1), s))
@@ -157,6 +166,12 @@ def _shade(face, barycentrics, vertices, faces, normals, labels, colour, second,
                     r += mix * (second[part, 0] - r)
                     g += mix * (second[part, 1] - g)
                     bl += mix * (second[part, 2] - bl)
+                if none[i]:
+                    out[i, j, row, column, 0] = math.sqrt(r)
+                    out[i, j, row, column, 1] = math.sqrt(g)
+                    out[i, j, row, column, 2] = math.sqrt(bl)
+                    out[i, j, row, column, 3] = 1
+                    continue
                 r = r * (_KEY[0] * key + _FLOOR[0] + sky * (_SKY[0] - _FLOOR[0])) + gloss
                 g = g * (_KEY[1] * key + _FLOOR[1] + sky * (_SKY[1] - _FLOOR[1])) + gloss
                 bl = bl * (_KEY[2] * key + _FLOOR[2] + sky * (_SKY[2] - _FLOOR[2])) + gloss

@@ -52,7 +52,7 @@ class Training:
     steps: int = 0
     """Steps of each instead of minutes, if not 0."""
     target: Literal["shaded", "albedo"] = "shaded"
-    """What the prior draws; albedo needs data sets that all have it, so not the toybox's."""
+    """What the prior draws."""
     seed: int = 0
     workers: int = 2
     """Processes that render."""
@@ -80,13 +80,13 @@ def prepare(s: Training) -> Data:
     for split, folder in real.items():
         order = Order(folder, s.scenes if split == "train" else s.held, size=s.size, seed=s.seed, split=split)
         _render(order, world.make(order, stock, s.workers))
-    for split, folder in toy.items() if s.target == "shaded" else ():
-        order = Order(folder, s.scenes if split == "train" else s.held, size=s.size, seed=s.seed, split=split, rich=True)
+    for split, folder in toy.items():
+        order = Order(
+            folder, s.scenes if split == "train" else s.held, size=s.size, seed=s.seed, split=split, rich=True, varied=True
+        )
         _render(order, toys.make(order, s.workers))
-    held = {"real combinations": real["validation"], "real objects": real["unseen"]}
-    if s.target == "albedo":
-        return Data((real["train"],), held)
-    return Data((real["train"], toy["train"]), held | {"toys": toy["validation"]})
+    held = {"real combinations": real["validation"], "real objects": real["unseen"], "toys": toy["validation"]}
+    return Data((real["train"], toy["train"]), held)
 
 
 def _render(order: Order, making: Iterator[int]) -> None:

@@ -168,3 +168,35 @@ def test_sets_share_one_elevation_or_have_several():
     counts = [len(np.unique(dataset._elevations(8, rng))) for _ in range(200)]
     assert set(counts) == {1, 2, 8}
     assert 70 < counts.count(1) < 130
+
+
+def test_varied_light_comes_with_the_albedo_of_paints(tmp_path):
+    order = Order(tmp_path / "varied", 4, views=2, size=32, varied=True)
+    for _ in make(order, workers=1, chunk=3):
+        pass
+    for _ in make(Order(tmp_path / "plain", 4, views=2, size=32), workers=1):
+        pass
+    varied, plain = ToyViews.open(tmp_path / "varied"), ToyViews.open(tmp_path / "plain")
+    assert plain.albedo is None
+    assert varied.specs == plain.specs[:1] + varied.specs[1:]
+    np.testing.assert_array_equal(varied.rgba[0, ..., 3], plain.rgba[0, ..., 3])
+    assert (np.asarray(varied.albedo) <= np.asarray(varied.rgba)[..., 3:]).all()
+    assert not np.array_equal(varied.rgba[0], plain.rgba[0])
+
+
+@pytest.mark.parametrize("paint", ["red", "golden", "white"])
+def test_without_light_paints_are_themselves(paint):
+    ball = toy(("ball", paint))
+    cameras = Orbit(views=2, size=64).cameras()
+    rgba = render_many([ball], cameras, light=Light(none=True))[0]
+    full = rgba[rgba[..., 3] == 255][:, :3]
+    np.testing.assert_allclose(full, np.broadcast_to(255 * np.array(PAINTS[paint].colour), full.shape), atol=1)
+
+
+def test_each_scene_has_its_own_light():
+    ball, lights = toy(("ball", "white")), [Light((1, 0, 0)), Light((0, 1, 0)), Light(none=True)]
+    one = Orbit(views=2, size=32).cameras()
+    three = look_at_origin(torch.tensor([[0.0, 180.0]]).repeat(3, 1), torch.full((3, 2), 20.0), width=32, height=32)
+    together = render_many([ball] * 3, three, light=lights)
+    for scene, light in zip(together, lights, strict=True):
+        np.testing.assert_array_equal(scene, render_many([ball], one, light=light)[0])

@@ -153,5 +153,6 @@ def test_everything_is_trained_with_one_command_and_not_again(real, toy, tmp_pat
     before = (tmp_path / "data" / "real-train" / "rgba.npy").stat().st_mtime_ns
     assert worlds.train(replace(settings, models=("prior",)))["prior"] == report["prior"]
     assert (tmp_path / "data" / "real-train" / "rgba.npy").stat().st_mtime_ns == before
-    albedo = worlds.prepare(replace(settings, target="albedo"))
-    assert [folder.name for folder in albedo.train] == ["real-train"]
+    albedo = replace(settings, models=("prior",), target="albedo", out=tmp_path / "albedo")
+    tiny_world.prepare(tmp_path / "albedo" / "debian")
+    assert set(worlds.train(albedo)["prior"]) == set(report["prior"])
