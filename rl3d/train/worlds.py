@@ -18,12 +18,14 @@ import torch
 import tyro
 from tyro.conf import Positional, arg
 
+from rl3d.cameras import look_at_origin
 from rl3d.files import write_whole
 from rl3d.priors.embedded import EmbeddedPrior
-from rl3d.rewards.clip import Clip
+from rl3d.rewards.clip import Clip, ClipReward
 from rl3d.toybox import dataset as toys
-from rl3d.toybox.dataset import Order
+from rl3d.toybox.dataset import Order, ToyViews
 from rl3d.train import encoder, prior
+from rl3d.types import Views
 from rl3d.world import dataset as world
 from rl3d.world import debian
 from rl3d.world.language import Words
@@ -137,7 +139,34 @@ def _dual(s: Training, data: Data, role: Literal["encoder", "judge"]) -> dict:
     for name, folder in data.held.items():
         held = replace(world.open_views(folder), language=views.language)
         found[name] = encoder.validate(reward, held, s.held, role)
+        if isinstance(held.language, Words) and name != "toys":
+            found[name] |= synonyms(reward, held, s.held)
     return found
+
+
+@torch.no_grad()
+def synonyms(reward: ClipReward, held: ToyViews, count: int) -> dict[str, float]:
+    """How often the right caption is first in its pool when its noun is a word that was never taught, beside its taught twin;
+    from all views, of single things of which there is such a word.
+    """
+    language = held.language
+    assert isinstance(language, Words)
+    hits = {"taught": 0, "never taught": 0}
+    asked = 0
+    for i, spec in enumerate(held.specs[:count]):
+        other = language.in_unseen_words(spec)
+        if other is None or spec.relation is not None or spec.items[0].count > 1:
+            continue
+        views = np.arange(held.rgba.shape[1])[None]
+        rgba = torch.from_numpy(held.rgba[np.array([[i]]), views]).float() / 255
+        cameras = look_at_origin(torch.zeros(views.shape), torch.zeros(views.shape))
+        seen = reward.embed_views(Views(rgba[..., :3], rgba[..., 3:], None, None, cameras)).mean(1)[0]
+        texts = [language.canonical(claim) for claim in language.pool(spec, np.random.default_rng([encoder.HELD_SEED, i]))]
+        false = (reward.embed_text(texts[1:]) @ seen).max()
+        for name, text in (("taught", texts[0]), ("never taught", other)):
+            hits[name] += int(reward.embed_text([text])[0] @ seen > false)
+        asked += 1
+    return {"synonyms": asked} | {f"r1 {name}": round(n / max(asked, 1), 4) for name, n in hits.items()}
 
 
 def _prior(s: Training, data: Data) -> dict:

@@ -164,6 +164,14 @@ class Words:
         words = {word for noun in self.nouns.values() for text in noun.unseen for word in grammar.words(text)}
         return tuple(sorted(words - set(self.vocabulary())))
 
+    def in_unseen_words(self, spec: Spec) -> str | None:
+        """The plainest wording, but with a word for the first thing that no caption uses; None where there is none."""
+        noun = self.nouns.get(spec.items[0].kind)
+        if noun is None or not noun.unseen:
+            return None
+        other = replace(noun, name=noun.unseen[0])
+        return replace(self, nouns={**self.nouns, noun.name: other}).canonical(spec)
+
     # ---- random specs and their splits
 
     def sample(self, rng: Rng, split: str | None = "train") -> Spec:

@@ -149,6 +149,8 @@ def test_everything_is_trained_with_one_command_and_not_again(real, toy, tmp_pat
     assert set(report["encoder"]) == set(report["prior"]) == {"real combinations", "real objects", "toys"}
     assert report["words"]["never taught"] == 2  # "beaker" and "board"
     assert all(0 <= found["r1"] <= 1 for found in report["judge"].values())
+    assert report["judge"]["real objects"]["synonyms"] > 0
+    assert "synonyms" not in report["judge"]["toys"]
     assert EmbeddedPrior.load(tmp_path / "models" / "prior").tokenizer.words
     before = (tmp_path / "data" / "real-train" / "rgba.npy").stat().st_mtime_ns
     assert worlds.train(replace(settings, models=("prior",)))["prior"] == report["prior"]

@@ -29,6 +29,13 @@ def test_plain_wordings():
     assert SMALL.canonical(one("armchair", "orange")) == "an orange armchair"
 
 
+def test_wordings_that_are_never_taught():
+    assert SMALL.in_unseen_words(one("mug", "red")) == "a red beaker"
+    assert SMALL.in_unseen_words(Spec((Item("table", "blue"), Item("mug")), "next to")) == "a blue board next to a mug"
+    assert SMALL.in_unseen_words(one("bowl", "red")) is None
+    assert SMALL.canonical(one("mug", "red")) == "a red mug"
+
+
 @settings(max_examples=150, deadline=None)
 @given(seeds)
 def test_captions_say_all_that_is_known_in_known_words(seed):
