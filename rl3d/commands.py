@@ -272,8 +272,7 @@ def _build(words: list[str]) -> None:
 
 def _train(words: list[str]) -> None:
     """Run the training script in a process of its own: nothing in the package depends on the scripts."""
-    done = subprocess.run([sys.executable, "-m", "rl3d.train.worlds", *words], check=False)
-    raise SystemExit(done.returncode)
+    raise SystemExit(subprocess.call([sys.executable, "-m", "rl3d.train.worlds", *words]))
 
 
 def _bar() -> Progress:

@@ -8,6 +8,7 @@ and a training that was stopped goes on. With folders of ``rl3d world build``, t
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -197,8 +198,16 @@ def _say(text: str) -> None:
 
 
 def main() -> None:
-    """Run the command line."""
-    train(tyro.cli(Training, description=__doc__))
+    """Run the command line; a user's mistake ends in one line and exit code 2."""
+    settings = tyro.cli(Training, description=__doc__)
+    try:
+        train(settings)
+    except ValueError as error:
+        print(f"\nrl3d: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("\nrl3d: stopped; the same command goes on", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

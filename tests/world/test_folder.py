@@ -102,6 +102,7 @@ def test_the_command_renders_a_data_set(tmp_path, capsys):
         (["world"], "rl3d world build FOLDER"),
         (["world", "build", "nowhere"], "nowhere is no folder"),
         (["world", "build", ".", "--out", "."], "choose another --out"),
+        (["world", "plant"], "rl3d world fetch"),
     ],
 )
 def test_mistakes_end_in_one_line(words, reason, capsys):

@@ -5,12 +5,14 @@ import json
 import numpy as np
 import pytest
 import tiny_world
+from PIL import Image
 from tiny_world import BLUE, NOUNS, RED
 
+from rl3d.cameras import Orbit
 from rl3d.toybox import dataset as toys
 from rl3d.toybox.dataset import Order, Stacked, ToyViews
 from rl3d.toybox.language import TOYS
-from rl3d.world import things
+from rl3d.world import sheet, things
 from rl3d.world.colours import COLOURS, main_colour
 from rl3d.world.dataset import Draw, Stock, make, open_views
 from rl3d.world.language import Words
@@ -189,3 +191,22 @@ def test_what_is_too_thin_is_left_out():
 
     needle = measured(Thing("needle", "needle"), clean(upright(read(tiny_world.box(0.002, 1, 0.002, BLUE)))))
     assert "too thin" in needle.reason
+
+
+def test_contact_sheets_show_every_kept_object_once(stock, rendered, tmp_path, monkeypatch):
+    shown = list(sheet.sheets(stock, Orbit(2, size=32), most=4))
+    assert [len(texts) for _, texts in shown] == [4, 2]
+    assert shown[0][0].shape == (4, 2, 32, 32, 3)
+    names = [text for _, texts in shown for text in texts]
+    assert sorted(text.split("(")[1].rstrip(")") for text in names) == sorted(
+        thing.id for thing in things.read(stock)[0] if thing.kept
+    )
+    ((images, texts),) = sheet.sheets(stock, Orbit(1, size=32), 4, ["dog"])
+    assert texts == ["0 dog (dog)"]
+    assert (images[0, 0, 0, 0] == sheet.BACKGROUND).all()
+    with pytest.raises(ValueError, match="no objects of ghost"):
+        next(sheet.sheets(stock, Orbit(1), 4, ["ghost"]))
+    for folder in (stock, rendered):
+        monkeypatch.setattr("sys.argv", ["sheet", str(folder), str(tmp_path / "sheet.png"), "--size", "32"])
+        sheet.main()
+        assert Image.open(tmp_path / "sheet.png").size[0] > 100
