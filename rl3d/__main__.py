@@ -1,4 +1,4 @@
-"""The command line: ``rl3d generate``, ``resume``, ``evaluate``, ``recipes``, ``doctor``."""
+"""The command line: ``rl3d generate``, ``finetune``, ``resume``, ``evaluate``, ``recipes``, ``doctor``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ USAGE = """rl3d makes 3D objects from text, and teaches them with rewards.
 
   rl3d generate "a red mug"          make an object      (rl3d generate --help: every setting)
   rl3d generate prompts.txt          one for each line
+  rl3d finetune draft                teach the prior    (rl3d finetune --help: the lessons)
   rl3d resume runs/a-red-mug         continue a run that was stopped
   rl3d evaluate                      generate and score held-out prompts
   rl3d recipes                       list the recipes
@@ -21,7 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return
-    if words[0] not in ("generate", "resume", "evaluate", "recipes", "doctor"):
+    if words[0] not in ("generate", "finetune", "resume", "evaluate", "recipes", "doctor"):
         print(f"rl3d: there is no command {words[0]!r}\n\n{USAGE}", end="", file=sys.stderr)
         raise SystemExit(2)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from rl3d.optimize import Optimization, Report
 from rl3d.protocols import Representation
 from rl3d.recipe import Recipe, describe
 from rl3d.run import Run, circumstances
-from rl3d.scene import load_scene, scene_file
 from rl3d.search import Contest, begin, optimize, restore, state
 from rl3d.types import Cameras, Look, Prompt, Views
 
@@ -170,25 +169,3 @@ def find_run(out: Path, name: str, request: Request) -> Run:
         if not (run.folder / "run.json").is_file() or request.matches(run.about):
             return run
     raise ValueError(f"{out} holds ten thousand runs of this prompt: choose another --out")
-
-
-def read_prompts(names: Sequence[str]) -> list[Prompt]:
-    """Prompts from the words of a command line: a prompt itself, a scene, or a file with a prompt on each line."""
-    prompts = []
-    for name in names:
-        path = Path(name)
-        if name.endswith(".txt"):
-            if not path.is_file():
-                raise ValueError(f"there is no prompt file {name}")
-            lines = [line.strip() for line in path.read_text().splitlines()]
-            found = [Prompt(line) for line in lines if line and not line.startswith("#")]
-            if not found:
-                raise ValueError(f"{name} holds no prompts: write one on each line")
-            prompts += found
-        elif scene := scene_file(name):
-            prompts.append(load_scene(scene))
-        elif name.strip():
-            prompts.append(Prompt(name.strip()))
-        else:
-            raise ValueError('the prompt is empty: say what to make, for example "a red mug"')
-    return prompts

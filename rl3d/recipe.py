@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rl3d.cameras import Orbit, RandomOrbit, Rig
 from rl3d.priors.embedded import Embedded
@@ -18,6 +18,8 @@ from rl3d.representations.nerf import Nerf
 from rl3d.rewards.clip import Clip
 from rl3d.start import Draw, FromFile, Hull, Start
 from rl3d.terms.match import Match
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -165,17 +167,22 @@ def cost(recipe: Recipe) -> Cost:
 
 def comparison(recipe: Recipe) -> str:
     """A recipe's settings beside its paper's, its departures, and its cost, as text."""
-    lines = [recipe.about]
-    if recipe.paper is not None:
-        lines += ["", f"{recipe.paper.title}  {recipe.paper.url}"]
-        rows = [("setting", "here", "there")]
-        rows += [(place, str(setting(recipe, place)), there) for place, there in recipe.paper.settings.items()]
-        widths = [max(len(row[i]) for row in rows) for i in range(3)]
-        lines += ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-        lines += ["departures:", *(f"- {text}" for text in recipe.paper.departures)] if recipe.paper.departures else []
+    lines = [recipe.about, *beside(recipe, recipe.paper)]
     price = cost(recipe)
     each = f"{price.draw:.0f} to draw and {price.step:.1f} in each of {recipe.steps} steps"
     return "\n".join([*lines, "", f"cost: {price.total:.0f} passes of the prior's network: {each}"])
+
+
+def beside(value: object, paper: Paper | None) -> list[str]:
+    """Lines of text: settings beside a paper's, and what departs from it; none without a paper."""
+    if paper is None:
+        return []
+    rows = [("setting", "here", "there")]
+    rows += [(place, str(setting(value, place)), there) for place, there in paper.settings.items()]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines = ["", f"{paper.title}  {paper.url}"]
+    lines += ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [*lines, "departures:", *(f"- {text}" for text in paper.departures)] if paper.departures else lines
 
 
 def setting(value: object, place: str) -> object:
@@ -213,14 +220,23 @@ def recipe_files() -> list[Path]:
 
 def load_recipe(path: Path) -> Recipe:
     """Run a recipe's file and take its ``recipe``."""
+    return load_value(path, Recipe)
+
+
+def load_value(path: Path, kind: type[T]) -> T:
+    """Run a file and take its ``recipe``, which must be of this class.
+
+    Raises:
+        ValueError: if it is not.
+    """
     spec = importlib.util.spec_from_file_location(f"rl3d_recipe_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     recipe = getattr(module, "recipe", None)
-    if not isinstance(recipe, Recipe):
-        raise ValueError(f"{path} holds no `recipe = Recipe(...)`; it has {type(recipe).__name__}")
+    if not isinstance(recipe, kind):
+        raise ValueError(f"{path} holds no `recipe = {kind.__name__}(...)`; it has {type(recipe).__name__}")
     return recipe
 
 

@@ -16,9 +16,10 @@ from PIL import Image
 
 from rl3d.__main__ import main
 from rl3d.export.ply import read_ply
-from rl3d.generate import Request, create, find_run, produce, read_prompts
+from rl3d.generate import Request, create, find_run, produce
 from rl3d.recipe import load_recipe, recipe_file, recipe_files
 from rl3d.run import Run
+from rl3d.scene import read_prompts
 from rl3d.types import Prompt
 
 SMALL = ["--recipe", "draft", "--steps", "6", "--rig.size", "16", "--draw.steps", "2", "--start.limit", "80"]
