@@ -49,12 +49,13 @@ class Team:
 
     def __init__(self, device: str = "cpu"):
         self.number, self.size, self._together = 0, 1, False
-        self.device = torch.device(device)
+        self.device: torch.device = torch.device(device)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             from accelerate import PartialState
 
             state = PartialState(cpu=self.device.type == "cpu")
-            self.number, self.size, self.device, self._together = state.process_index, state.num_processes, state.device, True
+            self.number, self.size, self._together = state.process_index, state.num_processes, True
+            self.device = state.device or self.device
 
     @property
     def leads(self) -> bool:

@@ -31,7 +31,8 @@ def save_lora(actor: LoraPrior, name: str, folder: Path | str) -> Path:
         for half in ("lora_A", "lora_B"):
             tensors[f"{PREFIX}.{layer}.{half}.weight"] = weights[f"{i}.{half}"].detach().cpu().contiguous()
     config = {f"{PREFIX}.{key}": value for key, value in actor.config(name).items()}
-    metadata = {"format": "pt", METADATA: json.dumps(config, indent=2, sort_keys=True)}
+    # One entry alone: safetensors writes several in no fixed order, and equal weights should be equal bytes.
+    metadata = {METADATA: json.dumps(config, indent=2, sort_keys=True)}
     path = Path(folder) / WEIGHTS
     write_whole(path, safetensors.torch.save(tensors, metadata=metadata))
     return path

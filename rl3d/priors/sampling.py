@@ -107,6 +107,9 @@ class Streams(torch.Generator):
         slots: The number of each of the batch's prompts, in a count that goes over all batches and processes.
     """
 
+    def __new__(cls, key: Sequence[int], slots: Sequence[int]):
+        return super().__new__(cls)
+
     def __init__(self, key: Sequence[int], slots: Sequence[int]):
         super().__init__()
         self.key, self.slots = tuple(key), tuple(slots)
