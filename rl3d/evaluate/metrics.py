@@ -42,7 +42,7 @@ def frechet(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
     if min(len(a), len(b)) < 2:
         raise ValueError(f"a distribution needs at least 2 samples, got {len(a)} and {len(b)}")
     x, y = a.double(), b.double()
-    one, other = torch.cov(x.T).atleast_2d(), torch.cov(y.T).atleast_2d()
+    one, other = (torch.atleast_2d(torch.cov(z.T)) for z in (x, y))
     values, vectors = torch.linalg.eigh(one)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     # The product of two covariances has the eigenvalues of this symmetric one.
