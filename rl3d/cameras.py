@@ -85,3 +85,10 @@ class RandomOrbit:
 
 
 Rig = Orbit | RandomOrbit
+
+
+def evaluation_cameras(size: int = 128) -> Cameras:
+    """Eight sides that no optimization has seen: below and above its elevations, another field of view, twice the pixels."""
+    azimuth = torch.tensor([[22.5, 112.5, 202.5, 292.5, 67.5, 157.5, 247.5, 337.5]])
+    elevation = torch.tensor([[-8.0] * 4 + [52.0] * 4])
+    return look_at_origin(azimuth, elevation, distance=3.6, fov_y_deg=33.0, width=size, height=size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from rl3d.doctor import report
 from rl3d.generate import Request, create, find_run, produce, read_prompts
 from rl3d.optimize import Diverged
 from rl3d.recipe import Recipe, comparison, describe, load_recipe, recipe_file, recipe_files, starting_from
+from rl3d.record import LogName, check_logs
 from rl3d.run import Run, circumstances, short_name
 from rl3d.start import FromFile
 
@@ -39,6 +41,10 @@ class Generate:
     """Go on although the prior does not know some words."""
     init: str = ""
     """An asset to improve or edit: a splat .ply, or a .glb, .gltf or .obj mesh. Nothing is drawn or matched then."""
+    tensorboard: bool = False
+    """Also write what metrics.jsonl holds for TensorBoard, into the run's folder."""
+    wandb: bool = False
+    """Also log what metrics.jsonl holds to Weights & Biases."""
     dry_run: bool = False
     """Print the recipe's settings beside its paper's, and its cost, and stop; without --recipe those of all."""
 
@@ -49,6 +55,8 @@ class Resume:
 
     folder: Positional[Path]
     device: str = "cpu"
+    tensorboard: bool = False
+    wandb: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,9 @@ def generate(words: list[str]) -> None:
     if recipe.prior is not None:
         for prompt in prompts:
             recipe.prior.check(prompt)
-    changed = _without(words, {"--recipe", "--out", "--seed", "--device"}, set(asked.prompts))
+    logs = _logs(asked)
+    elsewhere = [word for word in words if word not in LOG_FLAGS]
+    changed = _without(elsewhere, {"--recipe", "--out", "--seed", "--device"}, set(asked.prompts))
     for i, prompt in enumerate(prompts):
         request = Request(prompt, asked.recipe, tuple(changed), asked.seed)
         if asked.out is not None and len(prompts) == 1:
@@ -104,16 +114,26 @@ def generate(words: list[str]) -> None:
         with run.lock():
             if not (run.folder / "run.json").is_file():
                 create(run, request, recipe, source)
-            _show(run, recipe, asked.device, f"[{i + 1}/{len(prompts)}] " if len(prompts) > 1 else "")
+            _show(run, recipe, asked.device, f"[{i + 1}/{len(prompts)}] " if len(prompts) > 1 else "", logs)
 
 
 def resume(words: list[str]) -> None:
     """Continue a run from its checkpoint."""
     asked = tyro.cli(Resume, args=words, prog="rl3d resume")
     run = Run(asked.folder)
-    recipe = recorded_recipe(run)
+    recipe, logs = recorded_recipe(run), _logs(asked)
     with run.lock():
-        _show(run, recipe, asked.device)
+        _show(run, recipe, asked.device, logs=logs)
+
+
+LOG_FLAGS = ("--tensorboard", "--no-tensorboard", "--wandb", "--no-wandb")
+"""Where numbers go besides: no part of what a run is."""
+
+
+def _logs(asked: Generate | Resume) -> list[LogName]:
+    names: list[LogName] = ["tensorboard"] * asked.tensorboard + ["wandb"] * asked.wandb
+    check_logs(names)
+    return names
 
 
 def recorded_recipe(run: Run) -> Recipe:
@@ -135,7 +155,7 @@ def recorded_recipe(run: Run) -> Recipe:
     return recipe
 
 
-def _show(run: Run, recipe: Recipe, device: str, prefix: str = "") -> None:
+def _show(run: Run, recipe: Recipe, device: str, prefix: str = "", logs: Sequence[LogName] = ()) -> None:
     """Do a run with a live progress bar."""
     console = Console(stderr=True)
     text = run.about["prompt"]["text"]
@@ -158,7 +178,7 @@ def _show(run: Run, recipe: Recipe, device: str, prefix: str = "") -> None:
             f"{prefix}{text[:40]}", total=recipe.steps, now="drawing views from the prior" if recipe.draw else "starting"
         )
         try:
-            for report, _ in produce(run, recipe, device=device):
+            for report, _ in produce(run, recipe, device=device, logs=logs):
                 losses = "  ".join(f"{name} {loss:.3g}" for name, loss in report.losses.items())
                 bar.update(task, completed=report.step, now=f"{losses}  size {report.size}")
             bar.update(task, now="exporting")

@@ -170,11 +170,11 @@ class FromFile:
         weight = torch.stack([1 - root, root * (1 - along), root * along], 1)
         points = (weight[..., None] * corners[face]).sum(1)
         spacing = math.sqrt(float(areas.sum()) / self.limit)
-        colours = _mesh_colours(mesh, face, weight, is_gltf=not self.path.lower().endswith(".obj"))
+        colours = mesh_colours(mesh, face, weight, is_gltf=not self.path.lower().endswith(".obj"))
         return from_points(points, colours, 0.6 * spacing, opacity=0.9)
 
 
-def _mesh_colours(mesh, face: Int[Tensor, "n"], weight: Float[Tensor, "n 3"], *, is_gltf: bool) -> Float[Tensor, "n 3"]:
+def mesh_colours(mesh, face: Int[Tensor, "n"], weight: Float[Tensor, "n 3"], *, is_gltf: bool) -> Float[Tensor, "n 3"]:
     """Colours in [0, 1] of places on faces, from a texture or from corners; grey where the mesh has none.
 
     A texture's are sRGB, those of corners and whole materials linear (glTF 2.0, sec. 3.7.2.1 and 3.9.2); other formats leave it
