@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,13 +15,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tyro.conf import AvoidSubcommands, Positional, arg
 
 from rl3d.assess import assess
+from rl3d.assets import load_asset
 from rl3d.doctor import report
 from rl3d.generate import Request, create, find_run, produce, read_prompts
 from rl3d.optimize import Diverged
+from rl3d.preferences import train_reward
 from rl3d.recipe import Recipe, comparison, describe, load_recipe, recipe_file, recipe_files, starting_from
 from rl3d.record import LogName, check_logs
+from rl3d.rewards.clip import Clip
 from rl3d.run import Run, circumstances, short_name
+from rl3d.scoring import USUAL, reward_of, table
+from rl3d.scoring import score as scored
 from rl3d.start import FromFile
+from rl3d.types import Prompt
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,8 @@ LOG_FLAGS = ("--tensorboard", "--no-tensorboard", "--wandb", "--no-wandb")
 
 
 def _logs(asked: Generate | Resume) -> list[LogName]:
-    names: list[LogName] = ["tensorboard"] * asked.tensorboard + ["wandb"] * asked.wandb
+    flags: dict[LogName, bool] = {"tensorboard": asked.tensorboard, "wandb": asked.wandb}
+    names = [name for name, on in flags.items() if on]
     check_logs(names)
     return names
 
@@ -205,6 +213,77 @@ def evaluate(words: list[str]) -> None:
     """Generate and score held-out prompts."""
     asked = tyro.cli(Evaluate, args=words, prog="rl3d evaluate")
     assess(asked.prompts, asked.recipe, asked.out, asked.json, asked.limit, asked.seed, asked.device)
+
+
+@dataclass(frozen=True)
+class ScoreAsset:
+    """Score an asset with any rewards, from eight sides that no optimization has seen, and print a table."""
+
+    path: Positional[Path]
+    """A run's folder, a PLY of Gaussians, or a .glb, .gltf or .obj mesh."""
+    prompt: str = ""
+    """What it should be; a run knows."""
+    negative: str = ""
+    rewards: tuple[str, ...] = USUAL
+    """Names, such as encoder, judge, whole, stands, drop, verified (a wrong one lists all); clip:MODEL[:PRETRAINED];
+    trained:FOLDER; FILE.py:NAME for one of your own."""
+    json: bool = False
+    """Print JSON."""
+    device: str = "cpu"
+
+
+def score(words: list[str]) -> None:
+    """Score an asset."""
+    asked = tyro.cli(ScoreAsset, args=words, prog="rl3d score")
+    parts = {name: reward_of(name) for name in asked.rewards}
+    if not asked.path.exists():
+        raise ValueError(f"there is no asset {asked.path}: check the path")
+    asset = load_asset(asked.path)
+    prompt = Prompt(asked.prompt.strip(), asked.negative) if asked.prompt.strip() else asset.prompt
+    if prompt is None:
+        raise ValueError(f'{asked.path} does not say what it should be: add --prompt "a red mug"')
+    scores = scored(asset, prompt, parts, asked.device)
+    if asked.json:
+        # Without bounds there is no number that JSON could hold.
+        for told in scores.values():
+            told["range"] = [x if math.isfinite(x) else None for x in told["range"]]
+        print(json.dumps({"path": str(asked.path), "prompt": vars(prompt), "scores": scores}, indent=2, ensure_ascii=False))
+        return
+    print(f"{asked.path}: {prompt.text}\n\n{table(scores)}")
+
+
+@dataclass(frozen=True)
+class TrainReward:
+    """Fit a reward to recorded preferences; its format is described in rl3d/preferences.py."""
+
+    pairs: Positional[Path]
+    """JSON lines, one for each comparison: {"prompt": ..., "a": PATH, "b": PATH, "preferred": "a", "annotator": ...}, of
+    assets or pictures; "preferred" is "a", "b" or "tie"."""
+    out: Path | None = None
+    """Where the reward goes. Default: beside the pairs, named after them."""
+    encoder: Clip = field(default_factory=Clip)
+    """Whose features are used."""
+    joint: bool = True
+    """Whether all views are looked at together too, not only each alone."""
+    held_out: float = 0.2
+    """The share of comparisons that it is tested on."""
+    seed: int = 0
+
+
+def reward(words: list[str]) -> None:
+    """Make a reward: ``rl3d reward train``."""
+    if not words or words[0] != "train":
+        raise ValueError("say what to do: rl3d reward train PAIRS.jsonl (--help: every setting)")
+    asked = tyro.cli(TrainReward, args=words[1:], prog="rl3d reward train")
+    out = asked.out or asked.pairs.with_name(f"{asked.pairs.stem}-reward")
+    fitted = train_reward(asked.pairs, out, encoder=asked.encoder, joint=asked.joint, held_out=asked.held_out, seed=asked.seed)
+    low, high = fitted.accuracy_interval
+    print(f"{fitted.pairs} comparisons, {fitted.held_out} of them held out by {fitted.held_out_by}")
+    print(f"accuracy {fitted.accuracy:.3f} [{low:.3f}, {high:.3f}] held out, {fitted.accuracy_in_training:.3f} in training")
+    print(f"log-loss {fitted.log_loss:.3f} (a coin's: 0.693), calibration error {fitted.calibration_error:.3f}")
+    for name, right in fitted.by_annotator.items():
+        print(f"  {name}: {right:.3f}")
+    print(f"{out}: use it as Trained({str(out)!r}) in a recipe, or rl3d score ASSET --rewards trained:{out}")
 
 
 def recipes(words: list[str]) -> None:

@@ -84,8 +84,8 @@ def _pair(record: Any, folder: Path) -> Pair:
     # Looked up by its text, so that what cannot be a key is wrong like any other.
     if str(record["preferred"]) not in PREFERRED:
         raise ValueError(f'`preferred` must be "a", "b" or "tie", got {record["preferred"]!r}')
-    sides = [_paths(key, record[key], folder) for key in ("a", "b")]
-    return Pair(record["prompt"], *sides, PREFERRED[str(record["preferred"])], str(record.get("annotator", "")))
+    one, other = (_paths(key, record[key], folder) for key in ("a", "b"))
+    return Pair(record["prompt"], one, other, PREFERRED[str(record["preferred"])], str(record.get("annotator", "")))
 
 
 def _paths(key: str, value: Any, folder: Path) -> tuple[str, ...]:
