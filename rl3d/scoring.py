@@ -12,7 +12,7 @@ import torch
 from rl3d.assets import Asset
 from rl3d.cameras import evaluation_cameras
 from rl3d.protocols import RewardPart, Shown
-from rl3d.rewards.base import FromCallable, from_callable
+from rl3d.rewards.base import from_callable
 from rl3d.rewards.clip import Clip
 from rl3d.rewards.consistency import Normals
 from rl3d.rewards.guards import Area, ColourEntropy, Sharpness
@@ -98,7 +98,7 @@ def score(asset: Asset, prompt: Prompt, rewards: Mapping[str, RewardPart], devic
 
 @torch.no_grad()
 def _one(shown: Shown, prompt: Prompt, part: RewardPart, device: str) -> dict[str, Any]:
-    reward = part if isinstance(part, FromCallable) else part.build(device)
+    reward = part.build(device)
     info = reward.info
     told = {"value": None, "per_view": None, "range": list(info.range), "licence": info.licence, "source": info.source}
     try:
