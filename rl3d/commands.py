@@ -16,6 +16,7 @@ from rl3d.assess import assess
 from rl3d.doctor import report
 from rl3d.generate import Request, create, find_run, produce, read_prompts
 from rl3d.optimize import Diverged
+from rl3d.priors.embedded import Embedded
 from rl3d.recipe import Recipe, comparison, describe, load_recipe, recipe_file, recipe_files, starting_from
 from rl3d.run import Run, circumstances, short_name
 from rl3d.start import FromFile
@@ -82,7 +83,7 @@ def generate(words: list[str]) -> None:
         return
     if isinstance(recipe.start, FromFile):
         recipe.start.check()
-    if asked.allow_unknown and recipe.prior is not None:
+    if asked.allow_unknown and isinstance(recipe.prior, Embedded):
         recipe = replace(recipe, prior=replace(recipe.prior, allow_unknown=True))
     prompts = read_prompts(asked.prompts)
     if not prompts:
@@ -126,7 +127,7 @@ def recorded_recipe(run: Run) -> Recipe:
     flags = _without([flag for flag in given if flag != "--allow-unknown"], {"--init"}, set())
     plain = _recipe_with(source, _value_of(given, "--init", ""))
     recipe = tyro.cli(AvoidSubcommands[Recipe], args=flags, default=plain, prog="rl3d resume")
-    if "--allow-unknown" in given and recipe.prior is not None:
+    if "--allow-unknown" in given and isinstance(recipe.prior, Embedded):
         recipe = replace(recipe, prior=replace(recipe.prior, allow_unknown=True))
     if describe(recipe) != json.loads((run.folder / "recipe.json").read_text()):
         raise ValueError(
