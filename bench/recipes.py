@@ -2,8 +2,8 @@
 
 Every recipe gets the processor seconds that the first one needs on a prompt: its steps are set by what a step of it was found
 to cost, before its assets are made. Assets are examined as by ``rl3d evaluate``, on validation prompts. Rows go to a file of
-JSON lines as they come, and a second call does what is missing; the table has paired bootstrap intervals against the first recipe,
-over prompts and seeds.
+JSON lines as they come, and a second call does what is missing; the table has paired bootstrap intervals against the first
+recipe, over prompts and seeds.
 """
 
 from __future__ import annotations
