@@ -20,6 +20,7 @@ from rl3d.doctor import report
 from rl3d.generate import Request, create, find_run, produce, read_prompts
 from rl3d.optimize import Diverged
 from rl3d.preferences import train_reward
+from rl3d.priors.embedded import Embedded
 from rl3d.recipe import Recipe, comparison, describe, load_recipe, recipe_file, recipe_files, starting_from
 from rl3d.record import LogName, check_logs
 from rl3d.rewards.clip import Clip
@@ -97,7 +98,7 @@ def generate(words: list[str]) -> None:
         return
     if isinstance(recipe.start, FromFile):
         recipe.start.check()
-    if asked.allow_unknown and recipe.prior is not None:
+    if asked.allow_unknown and isinstance(recipe.prior, Embedded):
         recipe = replace(recipe, prior=replace(recipe.prior, allow_unknown=True))
     prompts = read_prompts(asked.prompts)
     if not prompts:
@@ -154,7 +155,7 @@ def recorded_recipe(run: Run) -> Recipe:
     flags = _without([flag for flag in given if flag != "--allow-unknown"], {"--init"}, set())
     plain = _recipe_with(source, _value_of(given, "--init", ""))
     recipe = tyro.cli(AvoidSubcommands[Recipe], args=flags, default=plain, prog="rl3d resume")
-    if "--allow-unknown" in given and recipe.prior is not None:
+    if "--allow-unknown" in given and isinstance(recipe.prior, Embedded):
         recipe = replace(recipe, prior=replace(recipe.prior, allow_unknown=True))
     if describe(recipe) != json.loads((run.folder / "recipe.json").read_text()):
         raise ValueError(

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from rl3d.cameras import Orbit, RandomOrbit, Rig
 from rl3d.priors.embedded import Embedded
+from rl3d.priors.stable_diffusion import StableDiffusion
 from rl3d.protocols import RewardPart, Term
 from rl3d.representations.gaussians import Gaussians
 from rl3d.representations.nerf import Nerf
@@ -109,7 +110,7 @@ class Recipe:
     """The signals, by name."""
     about: str = ""
     """One line for people: what it does, the paper it follows, its departures."""
-    prior: Embedded | None = field(default_factory=Embedded)
+    prior: Embedded | StableDiffusion | None = field(default_factory=Embedded)
     draw: Draw | None = field(default_factory=Draw)
     """Views to draw from the prior before the first step."""
     start: Start = field(default_factory=Hull)

@@ -95,6 +95,8 @@ class Hull:
     def build(self, situation: Situation) -> Splats:
         if situation.drawn is None:
             raise ValueError("a visual hull needs views drawn from a prior: set the recipe's `draw`, or start from a ball")
+        if situation.prior is not None and not situation.prior.info.alpha:
+            raise ValueError("this prior's views are opaque, so there is no hull to carve: start from a ball, and draw nothing")
         points, colours = visual_hull(situation.drawn, resolution=self.resolution)
         if len(points) > self.limit:
             keep = torch.randperm(len(points), generator=situation.rng)[: self.limit].sort().values.to(points.device)
