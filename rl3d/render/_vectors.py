@@ -1,0 +1,237 @@
+"""Vectors of sixteen float32 for compiled loops: a row of pixels of a tile, held in registers.
+
+numba leaves it to LLVM to find vector instructions in scalar loops, which keeps the pixels' state in memory and, on processors
+with AVX-512, takes half the width. These are LLVM's own vectors: 512-bit registers where there are any, and several narrower
+ones elsewhere.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import no_type_check
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
+
+LANES = 16
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+_INTS = ir.VectorType(ir.IntType(32), LANES)
+_FLAGS = ir.VectorType(ir.IntType(1), LANES)
+_MATH = ("contract",)
+_UNSIGNED_ZERO = ("contract", "nsz")
+
+
+class Vector(types.Type):
+    """Sixteen float32."""
+
+    def __init__(self):
+        super().__init__(name="Vector")
+
+
+class Mask(types.Type):
+    """Sixteen truth values."""
+
+    def __init__(self):
+        super().__init__(name="Mask")
+
+
+VECTOR, MASK = Vector(), Mask()
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, fe_type):
+        super().__init__(manager, fe_type, _FLOATS)
+
+
+@register_model(Mask)
+class _MaskModel(models.PrimitiveModel):
+    def __init__(self, manager, fe_type):
+        super().__init__(manager, fe_type, _FLAGS)
+
+
+@no_type_check
+def _splat(builder, value):
+    single = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(_INTS, None)
+    return builder.shuffle_vector(single, ir.Constant(_FLOATS, ir.Undefined), zeros)
+
+
+@no_type_check
+def _constant(value):
+    return ir.Constant(_FLOATS, [ir.Constant(ir.FloatType(), value)] * LANES)
+
+
+@no_type_check
+def _wide(context, builder, value, kind):
+    """A vector from a vector or any number."""
+    if isinstance(kind, Vector):
+        return value
+    return _splat(builder, context.cast(builder, value, kind, types.float32))
+
+
+@intrinsic
+@no_type_check
+def splat(typingctx, x):
+    """The same number in every lane."""
+    return VECTOR(x), lambda context, builder, sig, args: _wide(context, builder, args[0], sig.args[0])
+
+
+@no_type_check
+def _pointer(context, builder, sig, args):
+    array = context.make_array(sig.args[0])(context, builder, args[0])
+    start = builder.bitcast(array.data, ir.FloatType().as_pointer())
+    index = context.cast(builder, args[1], sig.args[1], types.intp)
+    return builder.bitcast(builder.gep(start, [index]), _FLOATS.as_pointer())
+
+
+@no_type_check
+def _is_block(kind):
+    return isinstance(kind, types.Array) and kind.layout == "C" and kind.dtype == types.float32
+
+
+@intrinsic
+@no_type_check
+def load(typingctx, array, index):
+    """Sixteen neighbours from a contiguous float32 array, from this flat index on."""
+    if not _is_block(array):
+        return None
+    return VECTOR(array, index), lambda context, builder, sig, args: builder.load(
+        _pointer(context, builder, sig, args), align=4
+    )
+
+
+@intrinsic
+@no_type_check
+def store(typingctx, array, index, x):
+    """Write sixteen neighbours to a contiguous float32 array."""
+    if not _is_block(array):
+        return None
+
+    def codegen(context, builder, sig, args):
+        builder.store(args[2], _pointer(context, builder, sig, args), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, index, x), codegen
+
+
+@no_type_check
+def _binary(name):
+    @intrinsic
+    def op(typingctx, a, b):
+        def codegen(context, builder, sig, args):
+            a, b = (_wide(context, builder, x, kind) for x, kind in zip(args, sig.args, strict=True))
+            return getattr(builder, name)(a, b, flags=_MATH)
+
+        return VECTOR(a, b), codegen
+
+    return op
+
+
+@no_type_check
+def _comparison(sign):
+    @intrinsic
+    def op(typingctx, a, b):
+        def codegen(context, builder, sig, args):
+            a, b = (_wide(context, builder, x, kind) for x, kind in zip(args, sig.args, strict=True))
+            return builder.fcmp_ordered(sign, a, b)
+
+        return MASK(a, b), codegen
+
+    return op
+
+
+@no_type_check
+def _overload(symbol, op):
+    @overload(symbol)
+    def chosen(a, b):
+        if isinstance(a, Vector) or isinstance(b, Vector):
+            return lambda a, b: op(a, b)
+        return None
+
+
+for _symbol, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv")):
+    _overload(_symbol, _binary(_name))
+for _symbol, _name in ((operator.lt, "<"), (operator.le, "<="), (operator.gt, ">"), (operator.ge, ">=")):
+    _overload(_symbol, _comparison(_name))
+
+
+@intrinsic
+@no_type_check
+def both(typingctx, a, b):
+    """Where both masks are true."""
+    return MASK(MASK, MASK), lambda context, builder, sig, args: builder.and_(args[0], args[1])
+
+
+@intrinsic
+@no_type_check
+def some(typingctx, mask):
+    """Whether a mask is true anywhere."""
+
+    def codegen(context, builder, sig, args):
+        whole = builder.bitcast(args[0], ir.IntType(LANES))
+        return builder.icmp_unsigned("!=", whole, ir.Constant(ir.IntType(LANES), 0))
+
+    return types.boolean(MASK), codegen
+
+
+@intrinsic
+@no_type_check
+def where(typingctx, mask, a, b):
+    """``a`` where the mask is true, ``b`` elsewhere."""
+
+    def codegen(context, builder, sig, args):
+        a, b = (_wide(context, builder, x, kind) for x, kind in zip(args[1:], sig.args[1:], strict=True))
+        return builder.select(args[0], a, b)
+
+    return VECTOR(mask, a, b), codegen
+
+
+@intrinsic
+@no_type_check
+def minus_abs(typingctx, x):
+    """-abs(x)."""
+
+    def codegen(context, builder, sig, args):
+        sign = ir.Constant(_INTS, [ir.Constant(ir.IntType(32), 0x80000000)] * LANES)
+        return builder.bitcast(builder.or_(builder.bitcast(args[0], _INTS), sign), _FLOATS)
+
+    return VECTOR(VECTOR), codegen
+
+
+@intrinsic
+@no_type_check
+def total(typingctx, x):
+    """The sum of all lanes."""
+
+    def codegen(context, builder, sig, args):
+        kind = ir.FunctionType(ir.FloatType(), [ir.FloatType(), _FLOATS])
+        reduce = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{LANES}f32")
+        zero = ir.Constant(ir.FloatType(), 0.0)
+        return builder.call(reduce, [zero, args[0]], fastmath=("reassoc", "nsz"))
+
+    return types.float32(VECTOR), codegen
+
+
+_POWERS = (1.3333558e-3, 9.6181291e-3, 5.5504109e-2, 2.4022651e-1, 6.9314718e-1, 1.0)
+_ROUND = 1.5 * 2**23
+"""Added to a small float32, it leaves the nearest integer in the low bits of the mantissa."""
+
+
+@intrinsic
+@no_type_check
+def exp2(typingctx, x):
+    """2**x in [-126, 126], within 2e-7 relative; anything elsewhere."""
+
+    def codegen(context, builder, sig, args):
+        shifted = builder.fadd(args[0], _constant(_ROUND))
+        rest = builder.fsub(args[0], builder.fsub(shifted, _constant(_ROUND)))
+        power = _constant(_POWERS[0])
+        for coefficient in _POWERS[1:]:
+            power = builder.fadd(builder.fmul(power, rest, flags=_MATH), _constant(coefficient), flags=_MATH)
+        exponent = builder.shl(builder.bitcast(shifted, _INTS), ir.Constant(_INTS, [ir.Constant(ir.IntType(32), 23)] * LANES))
+        return builder.bitcast(builder.add(builder.bitcast(power, _INTS), exponent), _FLOATS)
+
+    return VECTOR(VECTOR), codegen
