@@ -20,8 +20,6 @@ from numba.extending import intrinsic
 log = logging.getLogger("rl3d.render")
 
 STRICT = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-FAST = {**STRICT, "fastmath": {"contract", "reassoc", "nsz", "arcp"}}
-"""Sums may be reordered (when compiled, not when run); NaN and infinity keep their meaning."""
 PARALLEL = {**STRICT, "parallel": True}
 F = np.float32
 
@@ -76,50 +74,6 @@ def announced() -> AbstractContextManager:
 
 @intrinsic
 @no_type_check
-def wide(typingctx):
-    """Let the loops of the calling function use the widest vectors that there are.
-
-    LLVM prefers 256 bits on processors with AVX-512, which is right where such instructions are rare; the blending loops
-    consist of them.
-    """
-
-    def codegen(context, builder, signature, arguments):
-        # llvmlite checks the names of attributes that it knows, and passes others on if asked as a plain set.
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
-        return context.get_dummy_value()
-
-    return types.void(), codegen
-
-
-@intrinsic
-@no_type_check
 def bits(typingctx, x):
     """The bits of a float32 as int32."""
     return types.int32(types.float32), lambda context, builder, sig, args: builder.bitcast(args[0], ir.IntType(32))
-
-
-@intrinsic
-@no_type_check
-def from_bits(typingctx, i):
-    """The float32 with the bits of an int32."""
-    return types.float32(types.int32), lambda context, builder, sig, args: builder.bitcast(args[0], ir.FloatType())
-
-
-ROUND = F(1.5 * 2**23)
-"""Added to a small float32, it leaves the nearest integer in the low bits of the mantissa."""
-
-
-@njit(**STRICT)
-@no_type_check
-def exp2(x):
-    """2**x for float32 x in about [-126, 0], within 2e-7 relative."""
-    x = x if x > F(-100) else F(-100)
-    shifted = x + ROUND
-    f = x - (shifted - ROUND)
-    p = F(1.3333558e-3)
-    p = p * f + F(9.6181291e-3)
-    p = p * f + F(5.5504109e-2)
-    p = p * f + F(2.4022651e-1)
-    p = p * f + F(6.9314718e-1)
-    p = p * f + F(1.0)
-    return from_bits(types.int32(bits(p) + types.int32(bits(shifted) << types.int32(23))))

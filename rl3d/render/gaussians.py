@@ -118,7 +118,7 @@ def _median_depth(module: ModuleType, projected: Projected, settings: Settings) 
     return depths.gather(1, names.flatten(1)).view(names.shape)[None, ..., None]
 
 
-def implementation(means: Tensor, backend: Backend = "auto") -> ModuleType:
+def implementation(means: Tensor, backend: str = "auto") -> ModuleType:
     """The module that rasterizes these Gaussians: what the backend says, or what suits their device and type."""
     if backend == "auto":
         fast = means.dtype == torch.float32
