@@ -68,8 +68,8 @@ def median_gaussian(projected: Projected, settings: Settings) -> Tensor:
     size = (settings.width, settings.height)
     found = torch.empty(len(depths), settings.height, settings.width, dtype=torch.int32)
     with announced():
-        starts, pairs, _ = _numba_bins.bin_pairs(means2d, conics, opacities, depths, projected.radii.numpy(), *size)
-        records = _numba_blend.ellipses(means2d, conics, opacities)
+        records = _numba_bins.ellipses(means2d, conics, opacities)
+        starts, pairs = _numba_bins.bin_pairs(records, depths, projected.radii.numpy(), *size)
         _numba_blend.medians(starts, pairs, records, found.numpy())
     return found
 
@@ -122,12 +122,12 @@ class _Blend(torch.autograd.Function):
     def forward(ctx, means2d, depths, conics, opacities, radii, features, settings, absgrad):
         means2d, depths, conics, opacities, features = _arrays(means2d, depths, conics, opacities, features)
         size = (settings.width, settings.height)
-        starts, pairs, slots = _numba_bins.bin_pairs(means2d, conics, opacities, depths, radii.numpy(), *size)
-        records = _numba_blend.ellipses(means2d, conics, opacities)
+        records = _numba_bins.ellipses(means2d, conics, opacities)
+        starts, pairs = _numba_bins.bin_pairs(records, depths, radii.numpy(), *size)
         image = torch.empty(len(depths), settings.height, settings.width, features.shape[-1])
         alpha = torch.empty(*image.shape[:3], 1)
-        _numba_blend.blend(starts, pairs, records, features, image.numpy(), alpha.numpy())
-        ctx.known = (starts, pairs, slots, conics, opacities, records, features, image.numpy(), alpha.numpy())
+        taken = _numba_blend.blend(starts, pairs, records, features, image.numpy(), alpha.numpy())
+        ctx.known = (starts, pairs, taken, conics, opacities, records, features, image.numpy(), alpha.numpy())
         ctx.absgrad = absgrad
         return image, alpha
 

@@ -14,11 +14,12 @@ from typing import no_type_check
 import numpy as np
 from numba import njit, prange
 
-from rl3d.render._compile import PARALLEL, STRICT, bits
+from rl3d.render._compile import PARALLEL, STRICT, F, bits
 
 TILE = 16
 CHUNK = 2048
 """Sorted Gaussians that a thread takes at once, at least."""
+LOG2E, LOG255 = math.log2(math.e), math.log2(255)
 MOST_CHUNKS = 64
 """For each view, so that counting them by tile stays cheap."""
 
@@ -62,84 +63,109 @@ def _front_to_back(depths, radii, order):
     return visible
 
 
-@njit(**STRICT)
+@njit(**PARALLEL)
 @no_type_check
-def _ellipse(mean, conic, opacity):
-    """Centre, conic, squared reach and determinant of an ellipse in float64."""
-    a, b, c = float(conic[0]), float(conic[1]), float(conic[2])
-    return float(mean[0]), float(mean[1]), a, b, c, 2.0 * math.log(max(1.0, opacity * 255.0)), a * c - b * b
+def ellipses(means, conics, opacities):
+    """What the loops need of each Gaussian in one place, [v n 8]: log2 of its alpha is l - a dx^2 - b dx dy - c dy^2.
+
+    Order: x, y, a, b, c, l; the last two are free. All are 0 for what is not seen.
+    """
+    v, n = opacities.shape
+    out = np.zeros((v, n, 8), np.float32)
+    for k in prange(v * n):
+        i, g = k // n, k % n
+        if opacities[i, g] > F(0):
+            own = out[i, g]
+            own[0], own[1] = means[i, g, 0], means[i, g, 1]
+            own[2], own[3] = F(0.5 * LOG2E) * conics[i, g, 0], F(LOG2E) * conics[i, g, 1]
+            own[4], own[5] = F(0.5 * LOG2E) * conics[i, g, 2], F(math.log2(opacities[i, g]))
+    return out
 
 
 @njit(**STRICT)
 @no_type_check
-def _columns(x, y, a, b, c, reach, det, width, height):
-    """The columns of tiles [first, last) that an ellipse reaches, and the x of its topmost point, from its centre."""
+def _ellipse(record):
+    """Centre, conic a b c of a x^2 + 2 b x y + c y^2 = reach, that reach, and the determinant, in float64."""
+    a, b, c = float(record[2]), 0.5 * float(record[3]), float(record[4])
+    return float(record[0]), float(record[1]), a, b, c, max(0.0, float(record[5]) + LOG255), a * c - b * b
+
+
+@njit(**STRICT)
+@no_type_check
+def _columns(record, width, height):
+    """The columns of tiles [first, last) that an ellipse reaches."""
+    x, y, a, _, c, reach, det = _ellipse(record)
     if det <= 1e-12 * a * c:
-        return 0, (width + TILE - 1) // TILE, 0.0
-    half_width, half_height = math.sqrt(reach * c / det), math.sqrt(reach * a / det)
+        return 0, (width + TILE - 1) // TILE
+    scale = math.sqrt(reach / det)
+    half_width, half_height = scale * math.sqrt(c), scale * math.sqrt(a)
     first = max(0.0, math.ceil(x - half_width - 0.5001))
     last = min(width - 1.0, math.floor(x + half_width - 0.4999))
     top = min(height - 1.0, math.floor(y + half_height - 0.4999))
     if first > last or y + half_height < 0.4999 or math.ceil(y - half_height - 0.5001) > top:
-        return 0, 0, 0.0
-    return int(first) // TILE, int(last) // TILE + 1, -b * half_height / a
+        return 0, 0
+    return int(first) // TILE, int(last) // TILE + 1
 
 
 @njit(**STRICT)
 @no_type_check
-def _rows(column, x, y, a, b, c, reach, det, extreme, height):
-    """The pixel rows [y0, y1) that an ellipse reaches within a column of tiles."""
-    if det <= 1e-12 * a * c:
-        return 0, height
-    left, right = column * TILE + 0.5 - x, column * TILE + (TILE - 0.5) - x
-    high, low = min(max(extreme, left), right), min(max(-extreme, left), right)
-    y1 = y + (math.sqrt(max(0.0, c * reach - det * high * high)) - b * high) / c
-    y0 = y - (math.sqrt(max(0.0, c * reach - det * low * low)) + b * low) / c
-    return int(min(max(0.0, math.ceil(y0 - 0.501)), height)), int(min(max(0.0, math.floor(y1 + 0.501)), height))
+def _count(order, records, columns, spans, tiles, width, height):
+    """Find the pixel rows [y0, y1) that ellipses reach within each of their columns of tiles, and count pairs by tile.
 
-
-@njit(**STRICT)
-@no_type_check
-def _count(order, tiles, slots, means, conics, opacities, width, height):
-    """Count the pairs of some Gaussians by tile, and by Gaussian."""
+    Within a column, an ellipse is highest where its topmost point lies, or else at the side that is nearer to that.
+    """
     across = (width + TILE - 1) // TILE
     for g in order:
-        x, y, a, b, c, reach, det = _ellipse(means[g], conics[g], opacities[g])
-        first, last, extreme = _columns(x, y, a, b, c, reach, det, width, height)
-        found = 0
+        first, last, at = columns[g, 0], columns[g, 1], columns[g, 2]
+        x, y, a, b, c, reach, det = _ellipse(records[g])
+        whole = det <= 1e-12 * a * c
+        inverse, extreme = 1.0 / c, 0.0 if whole else -b * math.sqrt(reach / (det * a))
         for column in range(first, last):
-            y0, y1 = _rows(column, x, y, a, b, c, reach, det, extreme, height)
+            y0, y1 = 0, height
+            if not whole:
+                left, right = column * TILE + 0.5 - x, column * TILE + (TILE - 0.5) - x
+                high, low = min(max(extreme, left), right), min(max(-extreme, left), right)
+                bottom = y + (math.sqrt(max(0.0, c * reach - det * high * high)) - b * high) * inverse
+                top = y - (math.sqrt(max(0.0, c * reach - det * low * low)) + b * low) * inverse
+                y0, y1 = (
+                    int(min(max(0.0, math.ceil(top - 0.501)), height)),
+                    int(min(max(0.0, math.floor(bottom + 0.501)), height)),
+                )
+            spans[at, 0], spans[at, 1] = y0, y1
+            at += 1
             if y0 < y1:
                 for row in range(y0 // TILE, (y1 - 1) // TILE + 1):
                     tiles[row * across + column] += 1
-                    found += 1
-        slots[g, 1] = found
 
 
 @njit(**STRICT)
 @no_type_check
-def _fill(order, cursor, pairs, slots, means, conics, opacities, width, height):
+def unpack(pair):
+    """The Gaussian of a pair, and the rows [first, last) of the tile that it reaches."""
+    return pair >> 16, (pair >> 8) & 255, pair & 255
+
+
+@njit(**STRICT)
+@no_type_check
+def _fill(order, columns, spans, cursor, pairs, width):
     """List the pairs of some Gaussians from where ``cursor`` says for each tile."""
     across = (width + TILE - 1) // TILE
     for g in order:
-        x, y, a, b, c, reach, det = _ellipse(means[g], conics[g], opacities[g])
-        first, last, extreme = _columns(x, y, a, b, c, reach, det, width, height)
-        slot = slots[g, 0]
+        first, last, span = columns[g, 0], columns[g, 1], columns[g, 2]
         for column in range(first, last):
-            y0, y1 = _rows(column, x, y, a, b, c, reach, det, extreme, height)
+            y0, y1 = spans[span, 0], spans[span, 1]
+            span += 1
             if y0 < y1:
                 for row in range(y0 // TILE, (y1 - 1) // TILE + 1):
                     at = cursor[row * across + column]
-                    cursor[row * across + column] += 1
+                    cursor[row * across + column] = at + 1
                     begin = max(y0 - row * TILE, 0)
-                    pairs[at, 0], pairs[at, 1] = g, begin
-                    pairs[at, 2], pairs[at, 3] = min(y1 - row * TILE, TILE) - begin, slot
-                    slot += 1
+                    pairs[at] = (np.int64(g) << 16) | (begin << 8) | min(y1 - row * TILE, TILE)
 
 
 @njit(**STRICT)
 @no_type_check
-def _start(tiles, slots):
+def _start(tiles):
     """Turn counts by view, chunk and tile into starts; return each tile's own, and the total last."""
     views, chunks, area = tiles.shape
     starts = np.empty(views * area + 1, np.int64)
@@ -152,37 +178,48 @@ def _start(tiles, slots):
                 tiles[i, chunk, t] = total
                 total += count
     starts[-1] = total
-    total = 0
-    for i in range(views):
-        for g in range(slots.shape[1]):
-            slots[i, g, 0] = total
-            total += slots[i, g, 1]
     return starts
+
+
+@njit(**STRICT)
+@no_type_check
+def _place_spans(columns):
+    """Give each Gaussian room for a span for each of its columns, and return how many there are."""
+    total = 0
+    for i in range(columns.shape[0]):
+        for g in range(columns.shape[1]):
+            columns[i, g, 2] = total
+            total += columns[i, g, 1] - columns[i, g, 0]
+    return total
 
 
 @njit(**PARALLEL)
 @no_type_check
-def bin_pairs(means, conics, opacities, depths, radii, width, height):
+def bin_pairs(records, depths, radii, width, height):
     """List the pairs of all views.
 
-    Returns ``starts`` [v * tiles + 1] (where each tile's pairs start), ``pairs`` [p 4] (Gaussian, first row and number of rows
-    within the tile, slot), and ``slots`` [v n 2] (each Gaussian's first slot and how many it has).
+    Returns ``starts`` [v * tiles + 1] (where each tile's pairs start) and ``pairs`` [p] (see :func:`unpack`).
     """
     v, n = depths.shape
     area = ((width + TILE - 1) // TILE) * ((height + TILE - 1) // TILE)
     chunks = min(MOST_CHUNKS, (n + CHUNK - 1) // CHUNK)
-    tiles, slots = np.zeros((v, chunks, area), np.int64), np.zeros((v, n, 2), np.int64)
     order, visible = np.empty((v, n), np.int32), np.zeros(v, np.int64)
+    columns = np.zeros((v, n, 3), np.int32)
     for i in prange(v):
         visible[i] = _front_to_back(depths[i], radii[i], order[i])
+    for k in prange(v * n):
+        i, g = k // n, k % n
+        if radii[i, g, 0] > 0 or radii[i, g, 1] > 0:
+            columns[i, g, 0], columns[i, g, 1] = _columns(records[i, g], width, height)
+    spans, tiles = np.empty((_place_spans(columns), 2), np.int32), np.zeros((v, chunks, area), np.int64)
     for task in prange(v * chunks):
         i, chunk = task // chunks, task % chunks
         own = order[i, visible[i] * chunk // chunks : visible[i] * (chunk + 1) // chunks]
-        _count(own, tiles[i, chunk], slots[i], means[i], conics[i], opacities[i], width, height)
-    starts = _start(tiles, slots)
-    pairs = np.empty((starts[-1], 4), np.int32)
+        _count(own, records[i], columns[i], spans, tiles[i, chunk], width, height)
+    starts = _start(tiles)
+    pairs = np.empty(starts[-1], np.int64)
     for task in prange(v * chunks):
         i, chunk = task // chunks, task % chunks
         own = order[i, visible[i] * chunk // chunks : visible[i] * (chunk + 1) // chunks]
-        _fill(own, tiles[i, chunk], pairs, slots[i], means[i], conics[i], opacities[i], width, height)
-    return starts, pairs, slots
+        _fill(own, columns[i], spans, tiles[i, chunk], pairs, width)
+    return starts, pairs

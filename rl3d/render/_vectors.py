@@ -10,8 +10,9 @@ from __future__ import annotations
 import operator
 from typing import no_type_check
 
+import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
@@ -20,7 +21,6 @@ _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _INTS = ir.VectorType(ir.IntType(32), LANES)
 _FLAGS = ir.VectorType(ir.IntType(1), LANES)
 _MATH = ("contract",)
-_UNSIGNED_ZERO = ("contract", "nsz")
 
 
 class Vector(types.Type):
@@ -213,6 +213,43 @@ def total(typingctx, x):
         return builder.call(reduce, [zero, args[0]], fastmath=("reassoc", "nsz"))
 
     return types.float32(VECTOR), codegen
+
+
+@intrinsic
+@no_type_check
+def totals(typingctx, a, b, c, d, e, f, g, h, i, j, k, l):  # noqa: E741
+    """The sums of all lanes of twelve vectors, in the first twelve lanes of one, and zeros.
+
+    Two vectors are added into one that has the halves of both, and so on: a quarter of the work of twelve single sums.
+    """
+
+    def codegen(context, builder, sig, args):
+        rows, lanes = [*args, *[ir.Constant(_FLOATS, None)] * (LANES - len(args))], LANES
+        while lanes > 1:
+            lanes //= 2
+            low = [i for i in range(2 * LANES) if i % (2 * lanes) < lanes]
+            rows = [_merge(builder, *rows[n : n + 2], low, lanes) for n in range(0, len(rows), 2)]
+        return rows[0]
+
+    return VECTOR(*[VECTOR] * 12), codegen
+
+
+@no_type_check
+def _merge(builder, x, y, low, step):
+    def chosen(indices):
+        lanes = ir.Constant(_INTS, [ir.Constant(ir.IntType(32), i) for i in indices])
+        return builder.shuffle_vector(x, y, lanes)
+
+    return builder.fadd(chosen(low), chosen([i + step for i in low]), flags=_MATH)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def scratch(n):
+    """Uninitialised float32, ``n`` of them, that start where a line of the cache does, as vectors should."""
+    room = np.empty(n + LANES, np.float32)
+    start = (-(room.ctypes.data // 4)) % LANES
+    return room[start : start + n]
 
 
 _POWERS = (

@@ -15,8 +15,7 @@ DRAW = """
 import logging, sys, torch
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 from rl3d.render import _numba_bins
-means = torch.zeros(1, 2, 2).numpy()
-_numba_bins.bin_pairs(means, torch.ones(1, 2, 3).numpy(), torch.ones(1, 2).numpy(), torch.ones(1, 2).numpy(),
+_numba_bins.bin_pairs(torch.ones(1, 2, 8).numpy(), torch.ones(1, 2).numpy(),
                       torch.ones(1, 2, 2, dtype=torch.int32).numpy(), 16, 16)
 print(sum(_numba_bins.bin_pairs.stats.cache_hits.values()), _numba_bins.bin_pairs._cache._cache_path)
 """
@@ -90,16 +89,19 @@ def _everything(x, y, out):
     )
     for i in range(7):
         v.store(out, 16 * i, results[i])
+    v.store(out, 16 * 7, v.totals(a, b, a + b, a - b, 2 * a, 2 * b, -1 * a, -1 * b, a * a, a * b, b * b, v.splat(1)))
     return v.total(a), v.some(a > 1e9), v.some(a <= b)
 
 
 def test_vectors_compute_what_numpy_does():
     rng = np.random.default_rng(0)
     a, b = (rng.normal(size=16).astype(np.float32) * 5 for _ in range(2))
-    out = np.empty((7, 16), np.float32)
+    out = np.empty((8, 16), np.float32)
     total, none, some = _everything(a, b, out)
     wanted = [a + b, a - 2 * b, a * b / (b * b + 1), 2.0**a, np.minimum(a, b), np.where((a >= 0) & (b > 0), 1, -1), -np.abs(a)]
-    np.testing.assert_allclose(out, np.stack(wanted), rtol=1e-6, atol=1e-6)
+    sums = [x.sum() for x in (a, b, a + b, a - b, 2 * a, 2 * b, -a, -b, a * a, a * b, b * b)]
+    np.testing.assert_allclose(out[:7], np.stack(wanted), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(out[7], [*sums, 16, 0, 0, 0, 0], rtol=1e-5, atol=1e-4)
     assert total == pytest.approx(a.sum(), rel=1e-5, abs=1e-5)
     assert not none
     assert some
