@@ -16,8 +16,10 @@ from rl3d.assess import assess
 from rl3d.doctor import report
 from rl3d.generate import Request, create, find_run, produce, read_prompts
 from rl3d.optimize import Diverged
-from rl3d.recipe import Recipe, describe, load_recipe, recipe_file
+from rl3d.priors.embedded import Embedded
+from rl3d.recipe import Recipe, comparison, describe, load_recipe, recipe_file, recipe_files, starting_from
 from rl3d.run import Run, circumstances, short_name
+from rl3d.start import FromFile
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class Generate:
     """"cpu", or "cuda" where there is a GPU."""
     allow_unknown: bool = False
     """Go on although the prior does not know some words."""
+    init: str = ""
+    """An asset to improve or edit: a splat .ply, or a .glb, .gltf or .obj mesh. Nothing is drawn or matched then."""
+    dry_run: bool = False
+    """Print the recipe's settings beside its paper's, and its cost, and stop; without --recipe those of all."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +72,18 @@ class Evaluate:
 def generate(words: list[str]) -> None:
     """Make objects from prompts, each in a run's folder of its own."""
     source = recipe_file(_value_of(words, "--recipe", "default"))
-    asked = tyro.cli(Generate, args=words, prog="rl3d generate", default=Generate((), load_recipe(source)))
+    if "--dry-run" in words and not any(word.split("=")[0] == "--recipe" for word in words):
+        print("\n\n".join(f"{path.stem}\n{comparison(load_recipe(path))}" for path in recipe_files()))
+        return
+    plain = _recipe_with(source, _value_of(words, "--init", ""))
+    asked = tyro.cli(Generate, args=words, prog="rl3d generate", default=Generate((), plain))
     recipe = asked.settings
-    if asked.allow_unknown and recipe.prior is not None:
+    if asked.dry_run:
+        print(comparison(recipe))
+        return
+    if isinstance(recipe.start, FromFile):
+        recipe.start.check()
+    if asked.allow_unknown and isinstance(recipe.prior, Embedded):
         recipe = replace(recipe, prior=replace(recipe.prior, allow_unknown=True))
     prompts = read_prompts(asked.prompts)
     if not prompts:
@@ -108,9 +123,11 @@ def recorded_recipe(run: Run) -> Recipe:
     source = run.folder / "recipe.py"
     if not source.is_file():
         raise ValueError(f"{source} is missing: a run cannot be resumed without its recipe")
-    flags = [flag for flag in about["arguments"] if flag != "--allow-unknown"]
-    recipe = tyro.cli(AvoidSubcommands[Recipe], args=flags, default=load_recipe(source), prog="rl3d resume")
-    if len(flags) != len(about["arguments"]) and recipe.prior is not None:
+    given = about["arguments"]
+    flags = _without([flag for flag in given if flag != "--allow-unknown"], {"--init"}, set())
+    plain = _recipe_with(source, _value_of(given, "--init", ""))
+    recipe = tyro.cli(AvoidSubcommands[Recipe], args=flags, default=plain, prog="rl3d resume")
+    if "--allow-unknown" in given and isinstance(recipe.prior, Embedded):
         recipe = replace(recipe, prior=replace(recipe.prior, allow_unknown=True))
     if describe(recipe) != json.loads((run.folder / "recipe.json").read_text()):
         raise ValueError(
@@ -173,14 +190,19 @@ def evaluate(words: list[str]) -> None:
 
 def recipes(words: list[str]) -> None:
     """List the recipes."""
-    here = recipe_file("default").parent
-    for path in sorted(here.glob("[!_]*.py")):
-        print(f"{path.stem:12} {load_recipe(path).about}")
+    for path in recipe_files():
+        print(f"{path.stem:16} {load_recipe(path).about}")
 
 
 def doctor(words: list[str]) -> None:
     """Say what works on this machine."""
     raise SystemExit(report())
+
+
+def _recipe_with(source: Path, init: str) -> Recipe:
+    """The recipe of a file, or what it is when an asset is there already."""
+    recipe = load_recipe(source)
+    return starting_from(recipe, init) if init else recipe
 
 
 def _value_of(words: list[str], flag: str, default: str) -> str:

@@ -16,11 +16,12 @@ from rl3d.export.mesh import to_mesh, write_glb
 from rl3d.export.pictures import contact_sheet, png_bytes, write_turntable
 from rl3d.export.ply import write_ply
 from rl3d.files import write_whole
-from rl3d.optimize import Optimization, Report, begin, optimize, restore, state
+from rl3d.optimize import Optimization, Report
 from rl3d.protocols import Representation
 from rl3d.recipe import Recipe, describe
 from rl3d.run import Run, circumstances
 from rl3d.scene import load_scene, scene_file
+from rl3d.search import Contest, begin, optimize, restore, state
 from rl3d.types import Cameras, Look, Prompt, Views
 
 CHECKPOINT_EVERY = 25
@@ -54,7 +55,7 @@ def create(run: Run, request: Request, recipe: Recipe, source: Path) -> None:
     run.write_json("run.json", {**request.plain(), "recipe_sha256": digest, "depends_on": circumstances()})
 
 
-def produce(run: Run, recipe: Recipe, *, device: str = "cpu") -> Iterator[tuple[Report, Optimization]]:
+def produce(run: Run, recipe: Recipe, *, device: str = "cpu") -> Iterator[tuple[Report, Optimization | Contest]]:
     """Do a run, or what is left of it; yields after every step. When it ends the folder is complete.
 
     Leaving early (an exception, Ctrl-C) saves a checkpoint first, so that nothing is lost.
@@ -137,7 +138,7 @@ def judge(recipe: Recipe, prompt: Prompt, look: Look, device: torch.device | str
     return scores
 
 
-def finish(run: Run, o: Optimization, seconds) -> None:
+def finish(run: Run, o: Optimization | Contest, seconds) -> None:
     """Write what a user takes away: the asset, its mesh, its pictures, and the summary, last of all."""
     splats, look = o.scene.splats(), seen(o.scene)
     write_ply(run.folder / "asset.ply", splats)

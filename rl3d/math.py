@@ -24,6 +24,14 @@ def rotation_from_quat(quat: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 3 3"]:
     return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
 
 
+def multiply_quats(a: Float[Tensor, "*#n 4"], b: Float[Tensor, "*#n 4"]) -> Float[Tensor, "*n 4"]:
+    """Compose rotations, ``b`` first, as Hamilton's product of wxyz quaternions. Differentiable."""
+    w, v, s, u = a[..., :1], a[..., 1:], b[..., :1], b[..., 1:]
+    v, u = torch.broadcast_tensors(v, u)
+    real = w * s - (v * u).sum(-1, keepdim=True)
+    return torch.cat([real, w * u + s * v + torch.linalg.cross(v, u)], -1)
+
+
 def sh_from_rgb(rgb: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
     """The degree-0 coefficient that shows this colour from everywhere."""
     return (rgb - 0.5) / SH_C0
@@ -35,10 +43,18 @@ def rgb_from_sh(sh0: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
 
 
 class Level(NamedTuple):
-    """A noise level: ``noisy = alpha * clean + sigma * noise``, with alpha^2 + sigma^2 = 1."""
+    """A noise level: ``noisy = alpha * clean + sigma * noise``.
+
+    Variance-preserving levels have alpha^2 + sigma^2 = 1, those of flows alpha + sigma = 1.
+    """
 
     alpha: float
     sigma: float
+
+
+def flow_level_at(t: float) -> Level:
+    """The straight path of flow matching: alpha = 1 - t, sigma = t, for a time t in [0, 1] that grows with the noise."""
+    return Level(1 - t, t)
 
 
 def level_at(t: float) -> Level:

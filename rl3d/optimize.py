@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -68,12 +68,17 @@ def begin(recipe: Recipe, prompt: Prompt, *, seed: int = 0, device: str = "cpu")
         if prior is None:
             raise ValueError("the recipe draws views but has no prior: give it one, or set draw to None")
         drawn = recipe.draw.draw(prompt, prior, rng, where)
-    situation = Situation(prompt, prior, drawn, rng, where)
+    return start(recipe, Situation(prompt, prior, drawn, rng, where))
+
+
+def start(recipe: Recipe, situation: Situation) -> Optimization:
+    """Make the first Gaussians and build every part, once there is a prior and what was drawn from it."""
     return _assemble(recipe, situation, recipe.scene.build(recipe.start.build(situation)))
 
 
 def _assemble(recipe: Recipe, situation: Situation, scene: Representation) -> Optimization:
     scene = scene.to(situation.device)
+    situation = situation._replace(scene=scene)
     optimizer = torch.optim.Adam(scene.param_groups(), betas=(0.9, 0.99), eps=1e-15)
     signals = {name: term.build(situation) for name, term in recipe.terms.items()}
     return Optimization(recipe, situation.prompt, situation.prior, situation.drawn, scene, optimizer, signals, situation.rng)
@@ -104,7 +109,7 @@ def advance(o: Optimization) -> Report:
     pixel_losses, scene_losses = {}, {}
     for name, signal in o.signals.items():
         views = leaves.select(slices[name]) if asked[name] is not None else leaves
-        losses = signal.losses(Step(views, o.scene, o.prior, o.prompt, progress, o.rng))
+        losses = signal.losses(Step(views, o.scene, o.prior, o.prompt, progress, o.rng, o.step))
         unknown = losses.keys() - {"pixels", "scene"}
         assert not unknown, f"{name} has losses for {unknown}"
         if "pixels" in losses:
@@ -112,21 +117,19 @@ def advance(o: Optimization) -> Report:
         if "scene" in losses:
             scene_losses[name] = losses["scene"]
 
-    gradients = _pixel_gradients(pixel_losses, leaves.tensors(), recipe.weights)
+    gradients = _pixel_gradients(pixel_losses, leaves.tensors(), recipe.weights, keep=scene_losses.keys())
     gradients = _balance(gradients, recipe.ratios)
-    scene_loss = sum((recipe.weights.get(name, 1.0) * loss for name, loss in scene_losses.items()), torch.zeros(()))
     total = [torch.stack(parts).sum(0) for parts in zip(*gradients.values(), strict=True)]
     o.optimizer.zero_grad(set_to_none=True)
-    good = all(g.isfinite().all() for g in total) and bool(scene_loss.detach().isfinite())
+    good = all(g.isfinite().all() for g in total) and all(bool(x.detach().isfinite()) for x in scene_losses.values())
     if good:
         # The one place where gradients cross the rasterizer.
         crossing = [(x, g) for x, g in zip(rendered.tensors(), total, strict=False) if x.requires_grad]
-        outputs, seeds = [x for x, _ in crossing], [g for _, g in crossing]
-        if scene_loss.requires_grad:
-            outputs, seeds = [*outputs, scene_loss], [*seeds, torch.ones_like(scene_loss)]
-        torch.autograd.backward(outputs, seeds)
-        grads = [p.grad for group in o.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        good = all(g.isfinite().all() for g in grads)
+        if crossing:
+            torch.autograd.backward([x for x, _ in crossing], [g for _, g in crossing])
+        parameters = [p for group in o.optimizer.param_groups for p in group["params"] if p.requires_grad]
+        _add_scene_gradients(scene_losses, parameters, recipe)
+        good = all(p.grad.isfinite().all() for p in parameters if p.grad is not None)
     o.step += 1
     if good:
         o.optimizer.step()
@@ -166,14 +169,14 @@ def _together(asked: Mapping[str, Cameras | None]) -> tuple[Cameras, dict[str, s
 
 
 def _pixel_gradients(
-    losses: Mapping[str, Tensor], leaves: list[Tensor], weights: Mapping[str, float]
+    losses: Mapping[str, Tensor], leaves: list[Tensor], weights: Mapping[str, float], keep: Collection[str] = ()
 ) -> dict[str, list[Tensor]]:
-    """Each loss's own gradient with respect to the pixels, weighted."""
+    """Each loss's own gradient with respect to the pixels, weighted; the graphs of those named in ``keep`` stay."""
     gradients = {}
     for name, loss in losses.items():
         if not loss.requires_grad:
             continue
-        found = torch.autograd.grad(loss, leaves, allow_unused=True)
+        found = torch.autograd.grad(loss, leaves, allow_unused=True, retain_graph=name in keep)
         weight = weights.get(name, 1.0)
         gradients[name] = [torch.zeros_like(x) if g is None else weight * g for g, x in zip(found, leaves, strict=True)]
     return gradients
@@ -196,6 +199,21 @@ def _balance(gradients: dict[str, list[Tensor]], ratios: Mapping[str, float]) ->
     return balanced
 
 
+def _add_scene_gradients(losses: Mapping[str, Tensor], parameters: list[Tensor], recipe: Recipe) -> None:
+    """Add each scene term's gradient to that of the pixels; those named in ``ratios`` are scaled to it, field by field."""
+    across = [None if p.grad is None else p.grad.clone() for p in parameters]
+    for name, loss in losses.items():
+        if not loss.requires_grad:
+            continue
+        for p, g, other in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True), across, strict=True):
+            if g is None:
+                continue
+            factor = recipe.weights.get(name, 1.0)
+            if name in recipe.ratios and other is not None:
+                factor = recipe.ratios[name] * float(other.norm()) / max(float(g.norm()), 1e-12)
+            p.grad = factor * g if p.grad is None else p.grad + factor * g
+
+
 def state(o: Optimization) -> tuple[dict[str, Tensor], dict]:
     """Everything that a checkpoint must hold, as tensors by name and plain JSON."""
     tensors = {f"scene.{k}": v for k, v in o.scene.state_dict().items()}
@@ -213,8 +231,10 @@ def state(o: Optimization) -> tuple[dict[str, Tensor], dict]:
     return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, json.loads(json.dumps(plain))
 
 
-def restore(recipe: Recipe, tensors: dict[str, Tensor], plain: dict, *, device: str = "cpu") -> Optimization:
-    """Continue from :func:`state`, bit for bit on the CPU."""
+def restore(
+    recipe: Recipe, tensors: dict[str, Tensor], plain: dict, *, device: str = "cpu", prior: Prior | None = None
+) -> Optimization:
+    """Continue from :func:`state`, bit for bit on the CPU; with a prior of the caller's, if there is one already."""
     where = torch.device(device)
 
     def under(prefix: str) -> dict[str, Tensor]:
@@ -227,7 +247,8 @@ def restore(recipe: Recipe, tensors: dict[str, Tensor], plain: dict, *, device: 
         cameras = Cameras(tensors["drawn.pose"].to(where), tensors["drawn.intrinsics"].to(where), *size)
         drawn = Views(rgba[..., :3], rgba[..., 3:], None, None, cameras)
     rng = torch.Generator()
-    prior = recipe.prior.build(where) if recipe.prior else None
+    if prior is None and recipe.prior is not None:
+        prior = recipe.prior.build(where)
     situation = Situation(Prompt(**plain["prompt"]), prior, drawn, rng, where)
     o = _assemble(recipe, situation, recipe.scene.restore(under("scene.")))
     for i, group in enumerate(o.optimizer.param_groups):

@@ -99,6 +99,56 @@ class Prior(Protocol):
         ...
 
 
+@runtime_checkable
+class Scene(Protocol):
+    """One object in three dimensions, as rewards of its shape look at it."""
+
+    def splats(self) -> Splats:
+        """The object as Gaussians, with their graph where it is being learned."""
+        ...
+
+    def mesh(self) -> Any:
+        """The object's surface as a ``trimesh.Trimesh`` with outward faces, in world units; not differentiable."""
+        ...
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a reward looks at: ``b`` samples, always as pixels, and where they are known as scenes too."""
+
+    views: Views
+    scenes: tuple[Scene, ...] = ()
+    """One for each sample, or none at all (views that come from a prior)."""
+
+    def __post_init__(self):
+        if self.scenes and len(self.scenes) != len(self.views.rgb):
+            raise ValueError(f"{len(self.scenes)} scenes for {len(self.views.rgb)} samples: show one scene for each, or none")
+
+
+Need = Literal["views", "depth", "splats", "mesh"]
+"""What a reward may look at; "depth" stands for depth and normals."""
+
+
+REFERENCE = "reference"
+"""The name of a prior's weights as they were before anything taught it."""
+
+
+@runtime_checkable
+class Actor(Protocol):
+    """A prior that learns: one network with several sets of weights by name. An ``nn.Module``."""
+
+    names: tuple[str, ...]
+    """Of the sets of weights, beside the frozen reference."""
+
+    def using(self, name: str) -> Prior:
+        """The prior with these weights; :data:`REFERENCE` is always there. Gradients reach the named weights alone."""
+        ...
+
+    def weights(self, name: str) -> dict[str, torch.nn.Parameter]:
+        """The weights of this name, in float32: what an optimiser takes. Keys are the same for all names."""
+        ...
+
+
 @dataclass(frozen=True)
 class RewardInfo:
     """What a reward says of itself."""
@@ -113,16 +163,42 @@ class RewardInfo:
     licence: str
     source: str
     """Paper or page."""
+    needs: frozenset[Need] = frozenset({"views"})
+    """What it must be shown."""
+    background: bool = False
+    """Whether it lays the views over a background, so that its value depends on one."""
 
 
 @runtime_checkable
 class Reward(Protocol):
-    """A judge of views; higher is better. An ``nn.Module``."""
+    """A judge of what is shown; higher is better. With weights it is an ``nn.Module``."""
 
-    info: RewardInfo
+    @property
+    def info(self) -> RewardInfo: ...
 
-    def score(self, views: Views, prompts: list[Prompt]) -> Score:
-        """Judge ``b`` samples against their prompts."""
+    def score(self, shown: Shown | Views, prompts: list[Prompt]) -> Score:
+        """Judge ``b`` samples against their prompts; views alone will do where no scene is needed."""
+        ...
+
+
+@runtime_checkable
+class PairReward(Protocol):
+    """A judge of two at a time."""
+
+    @property
+    def info(self) -> RewardInfo: ...
+
+    def prefer(self, a: Shown | Views, b: Shown | Views, prompts: list[Prompt]) -> Score:
+        """The probability in [0, 1], for each sample, that ``a``'s is better than ``b``'s; 0.5 is a tie."""
+        ...
+
+
+@runtime_checkable
+class RewardPart(Protocol):
+    """A value that describes a reward, as recipes hold it."""
+
+    def build(self, device: torch.device | str = "cpu") -> Reward:
+        """Make the live part."""
         ...
 
 
@@ -138,6 +214,8 @@ class Step:
     progress: float
     """In [0, 1)."""
     rng: torch.Generator
+    number: int = 0
+    """Steps done before this one."""
 
 
 @runtime_checkable
@@ -149,7 +227,10 @@ class Signal(Protocol):
         ...
 
     def losses(self, step: Step) -> dict[str, Tensor]:
-        """Scalars by what they reach: "pixels" (through the views), "scene" (through the representation directly)."""
+        """Scalars by what they reach: "pixels" (through the views), "scene" (through the representation directly).
+
+        One loss may stand under both, where its gradient has two ways.
+        """
         ...
 
 
@@ -162,6 +243,8 @@ class Situation(NamedTuple):
     """Views drawn from the prior at the start, where the recipe draws any."""
     rng: torch.Generator
     device: torch.device
+    scene: Representation | None = None
+    """The scene as it is then; None while the first Gaussians are made."""
 
 
 @runtime_checkable

@@ -4,17 +4,73 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from rl3d.cameras import RandomOrbit, Rig
+from rl3d.cameras import Orbit, RandomOrbit, Rig
 from rl3d.priors.embedded import Embedded
-from rl3d.protocols import Term
+from rl3d.priors.stable_diffusion import StableDiffusion
+from rl3d.protocols import RewardPart, Term
 from rl3d.representations.gaussians import Gaussians
 from rl3d.representations.nerf import Nerf
 from rl3d.rewards.clip import Clip
-from rl3d.start import Draw, Hull, Start
+from rl3d.start import Draw, FromFile, Hull, Start
+from rl3d.terms.match import Match
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What a recipe follows, and where it does not."""
+
+    title: str
+    url: str
+    settings: dict[str, str] = field(default_factory=dict)
+    """What the paper or its code has, by the setting's place in the recipe ("terms.distill.guidance")."""
+    departures: tuple[str, ...] = ()
+    """What else differs, a sentence each."""
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """Several scenes side by side, from different drawn views; the weak ones are dropped early: successive halving.
+
+    Jamieson & Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", with the reward as the
+    measure, at even distances until one is left at ``until``. All see the same random numbers, so that what is compared is
+    the scenes and not their luck, and their predictions share a batch.
+    """
+
+    seeds: int = 4
+    until: float = 0.4
+    """Progress in (0, 1) at which one scene is left."""
+    reward: RewardPart = field(default_factory=Clip)
+    """Any reward of views, or of scenes made of Gaussians; never the judge."""
+    rig: Rig = field(default_factory=lambda: Orbit(views=8, elevation_deg=15.0))
+    """What it is shown."""
+
+    def __post_init__(self):
+        if self.seeds < 2 or not 0 < self.until < 1:
+            raise ValueError(f"a search needs at least 2 seeds and 0 < until < 1; got {self.seeds} and {self.until}")
+
+    def cuts(self, steps: int) -> dict[int, int]:
+        """How many scenes are left after which step."""
+        rounds = math.ceil(math.log2(self.seeds))
+        left = self.seeds
+        found = {}
+        for i in range(rounds):
+            left = math.ceil(left / 2)
+            found[max(i + 1, round(self.until * steps * (i + 1) / rounds))] = left
+        return found
+
+    def scenes_a_step(self, steps: int) -> float:
+        """How many scenes are at work in a step, on average over the run."""
+        alive, total, cuts = self.seeds, 0, self.cuts(steps)
+        for step in range(1, steps + 1):
+            total += alive
+            alive = cuts.get(step, alive)
+        return total / steps
 
 
 @dataclass(frozen=True)
@@ -25,7 +81,7 @@ class Recipe:
     """The signals, by name."""
     about: str = ""
     """One line for people: what it does, the paper it follows, its departures."""
-    prior: Embedded | None = field(default_factory=Embedded)
+    prior: Embedded | StableDiffusion | None = field(default_factory=Embedded)
     draw: Draw | None = field(default_factory=Draw)
     """Views to draw from the prior before the first step."""
     start: Start = field(default_factory=Hull)
@@ -36,11 +92,16 @@ class Recipe:
     weights: dict[str, float] = field(default_factory=dict)
     """Factors on terms; 1 for those not named."""
     ratios: dict[str, float] = field(default_factory=dict)
-    """For pixel terms named here, the norm of their gradient on the pixels as a fraction of all others' together."""
+    """For terms named here, the norm of their gradient as a fraction of all others' together: on the pixels for pixel terms;
+    for scene terms on each of the scene's parameters, as a fraction of what comes from the pixels.
+    """
     cooldown: float = 0.1
     """Learning rates fall exponentially to this fraction."""
     patience: int = 20
     """Steps in a row that may be skipped for values that are not finite, before the run stops."""
+    search: BestOf | None = None
+    """Whether several scenes are begun and the best kept."""
+    paper: Paper | None = None
     guards: dict[str, Clip] = field(default_factory=lambda: {"reward": Clip(), "judge": Clip("judge")})
     """Rewards that are reported of the result, and never optimised here."""
 
@@ -50,6 +111,88 @@ class Recipe:
                 raise ValueError(f"there is no term {name!r} to weigh: the recipe has {', '.join(self.terms)}")
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
+        if self.search is not None and self.draw is None:
+            raise ValueError("scenes of a search differ by their drawn views: set the recipe's `draw`, or leave out `search`")
+
+
+KEEP = 0.6
+"""The highest noise time at which an asset that there is already can be told from another."""
+
+
+def starting_from(recipe: Recipe, path: str) -> Recipe:
+    """The recipe as one that improves or edits an asset: nothing is drawn or matched, and noise leaves what is there.
+
+    Raises:
+        ValueError: if nothing would be left of the recipe, or its scene cannot start from Gaussians.
+    """
+    if isinstance(recipe.scene, Nerf):
+        raise ValueError("a radiance field starts as fog, and cannot start from an asset: take a recipe of Gaussians")
+    if recipe.search is not None:
+        raise ValueError("a search compares scenes from different drawn views, and an asset is one: take another recipe")
+    terms = {name: _gentle(term) for name, term in recipe.terms.items() if not isinstance(term, Match)}
+    if not any(hasattr(term, "passes") for term in terms.values()):
+        raise ValueError("this recipe only matches drawn views, which an asset is not: take one that distils, such as default")
+    weights, ratios = ({k: v for k, v in some.items() if k in terms} for some in (recipe.weights, recipe.ratios))
+    start = FromFile(path)
+    return dataclasses.replace(recipe, start=start, draw=None, terms=terms, weights=weights, ratios=ratios)
+
+
+def _gentle(term: Any) -> Term:
+    """A term whose noise times stay below what would make another object of it."""
+    if not hasattr(term, "t_max") or term.t_max <= KEEP:
+        return term
+    return dataclasses.replace(term, t_max=max(term.t_min, KEEP), t_end=min(term.t_end, max(term.t_min, KEEP)))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """How often a recipe asks the prior's network, in passes over one set of views; a guided prediction takes two."""
+
+    draw: float
+    """Before the first step."""
+    step: float
+    """In a step, on average."""
+    total: float
+
+
+def cost(recipe: Recipe) -> Cost:
+    """Compute a recipe's cost before it is run."""
+    scenes = 1.0 if recipe.search is None else recipe.search.scenes_a_step(recipe.steps)
+    seeds = 1 if recipe.search is None else recipe.search.seeds
+    draw = 0.0 if recipe.draw is None else seeds * recipe.draw.passes
+    step = scenes * sum(getattr(term, "passes", 0.0) for term in recipe.terms.values())
+    return Cost(draw, step, draw + step * recipe.steps)
+
+
+def comparison(recipe: Recipe) -> str:
+    """A recipe's settings beside its paper's, its departures, and its cost, as text."""
+    lines = [recipe.about]
+    if recipe.paper is not None:
+        lines += ["", f"{recipe.paper.title}  {recipe.paper.url}"]
+        rows = [("setting", "here", "there")]
+        rows += [(place, str(setting(recipe, place)), there) for place, there in recipe.paper.settings.items()]
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        lines += ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines += ["departures:", *(f"- {text}" for text in recipe.paper.departures)] if recipe.paper.departures else []
+    price = cost(recipe)
+    each = f"{price.draw:.0f} to draw and {price.step:.1f} in each of {recipe.steps} steps"
+    return "\n".join([*lines, "", f"cost: {price.total:.0f} passes of the prior's network: {each}"])
+
+
+def setting(value: object, place: str) -> object:
+    """What stands at a place like "terms.distill.guidance".
+
+    Raises:
+        ValueError: if there is nothing.
+    """
+    for name in place.split("."):
+        if isinstance(value, Mapping) and name in value:
+            value = value[name]
+        elif dataclasses.is_dataclass(value) and hasattr(value, name):
+            value = getattr(value, name)
+        else:
+            raise ValueError(f"there is no setting {place!r}: {type(value).__name__} has no {name!r}")
+    return value if not dataclasses.is_dataclass(value) else type(value).__name__
 
 
 def recipe_file(name: str) -> Path:
@@ -62,6 +205,11 @@ def recipe_file(name: str) -> Path:
             f"there is no recipe {name!r}: name one of {known}, or a path to a .py file that holds `recipe = Recipe(...)`"
         )
     return path
+
+
+def recipe_files() -> list[Path]:
+    """The recipes in ``configs/``, by name."""
+    return sorted(recipe_file("default").parent.glob("[!_]*.py"))
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -86,4 +234,9 @@ def describe(value: object) -> object:
         return {str(k): describe(v) for k, v in value.items()}
     if isinstance(value, (tuple, list)):
         return [describe(v) for v in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(str(v) for v in value)
+    if callable(value):
+        # A function's address would tell one run from the next; its code is in the recipe's file.
+        return f"function {getattr(value, '__qualname__', type(value).__name__)}"
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from rl3d.cameras import Orbit
+from rl3d.export.ply import read_ply
 from rl3d.geometry.hull import visual_hull
 from rl3d.geometry.points import ball, from_points
+from rl3d.math import multiply_quats
 from rl3d.priors.sampling import sample_views
 from rl3d.protocols import Prior, Situation
 from rl3d.rewards.clip import Clip
-from rl3d.types import Prompt, Splats, Views
+from rl3d.types import Cameras, Prompt, Splats, Views
 
 
 @dataclass(frozen=True)
@@ -34,33 +41,37 @@ class Draw:
 
     def draw(self, prompt: Prompt, prior: Prior, rng: torch.Generator, device: torch.device) -> Views:
         """Draw the candidates together, in one batch, and keep the best."""
+        return self.draw_sets(prompt, prior, rng, device, 1)[0]
+
+    def draw_sets(self, prompt: Prompt, prior: Prior, rng: torch.Generator, device: torch.device, count: int) -> list[Views]:
+        """Draw several sets in one batch, each the best of its own candidates."""
         half = 180 / self.views
         info = prior.info
         rings = [
             Orbit(self.views, e, half * (i % 2), info.distance, info.fov_y_deg, info.size).cameras()
             for i, e in enumerate(self.elevations_deg)
         ]
-        cameras = type(rings[0])(
-            torch.cat([r.cam_from_world for r in rings], 1).repeat(self.candidates, 1, 1, 1).to(device),
-            torch.cat([r.intrinsics for r in rings], 1).repeat(self.candidates, 1, 1, 1).to(device),
+        total = count * self.candidates
+        cameras = Cameras(
+            torch.cat([r.cam_from_world for r in rings], 1).repeat(total, 1, 1, 1).to(device),
+            torch.cat([r.intrinsics for r in rings], 1).repeat(total, 1, 1, 1).to(device),
             info.size,
             info.size,
         )
-        views = sample_views(
-            prior,
-            [prompt] * self.candidates,
-            cameras,
-            steps=self.steps,
-            guidance=self.guidance,
-            rescale=self.rescale,
-            rng=rng,
-        )
+        prompts = [prompt] * total
+        views = sample_views(prior, prompts, cameras, steps=self.steps, guidance=self.guidance, rescale=self.rescale, rng=rng)
         if self.candidates == 1:
-            return views
+            return [views.sample(i) for i in range(count)]
         with torch.no_grad():
-            score = self.chooser.build_signal(device).score(views, [prompt] * self.candidates)
-        best = int(score.value.argmax())
-        return views.sample(best)
+            score = self.chooser.build_signal(device).score(views, prompts)
+        best = score.value.view(count, self.candidates).argmax(1).tolist()
+        return [views.sample(i * self.candidates + b) for i, b in enumerate(best)]
+
+    @property
+    def passes(self) -> float:
+        """Network passes of one set of as many views as a step has, on all rings."""
+        guided = 2 if self.guidance != 1 else 1
+        return guided * self.candidates * self.steps * len(self.elevations_deg)
 
 
 @runtime_checkable
@@ -84,6 +95,8 @@ class Hull:
     def build(self, situation: Situation) -> Splats:
         if situation.drawn is None:
             raise ValueError("a visual hull needs views drawn from a prior: set the recipe's `draw`, or start from a ball")
+        if situation.prior is not None and not situation.prior.info.alpha:
+            raise ValueError("this prior's views are opaque, so there is no hull to carve: start from a ball, and draw nothing")
         points, colours = visual_hull(situation.drawn, resolution=self.resolution)
         if len(points) > self.limit:
             keep = torch.randperm(len(points), generator=situation.rng)[: self.limit].sort().values.to(points.device)
@@ -100,3 +113,105 @@ class Ball:
 
     def build(self, situation: Situation) -> Splats:
         return ball(self.count, situation.rng, radius=self.radius)
+
+
+@dataclass(frozen=True)
+class FromFile:
+    """An existing asset: the Gaussians of a splat PLY, or Gaussians on the surface of a mesh, in its colours.
+
+    What reaches beyond the unit sphere, or is smaller than half of it, is moved and scaled into it. Splats keep their axes;
+    meshes are turned from y up and z to the front, which glTF prescribes and OBJ files mostly have, if ``up`` is "y".
+    """
+
+    path: str
+    limit: int = 6000
+    """Gaussians at most: more in a PLY are thinned by what they show, and a mesh gets so many."""
+    up: Literal["auto", "y", "z"] = "auto"
+    """The axis that is up in the file: "auto" takes z for PLY and y for meshes."""
+
+    def check(self) -> None:
+        """Refuse a file that is not there, or is no asset, without reading it (``ValueError``)."""
+        kind = Path(self.path).suffix.lower()
+        if kind not in (".ply", ".glb", ".gltf", ".obj"):
+            raise ValueError(f"an asset is a .ply of Gaussians, or a .glb, .gltf or .obj mesh; got {self.path}")
+        if not Path(self.path).is_file():
+            raise ValueError(f"there is no asset {self.path}: check the path")
+
+    def build(self, situation: Situation) -> Splats:
+        self.check()
+        is_ply = Path(self.path).suffix.lower() == ".ply"
+        splats = self._thinned(read_ply(Path(self.path))) if is_ply else self._from_mesh(situation.rng)
+        if not len(splats) or not splats.means.isfinite().all():
+            raise ValueError(f"{self.path} holds no object: it has no points, or some that are not finite")
+        up = ("z" if is_ply else "y") if self.up == "auto" else self.up
+        splats = _upright(splats) if up == "y" else splats
+        splats = _fitted(splats)
+        return Splats(**{name: x.to(situation.device) for name, x in splats.tensors().items()})
+
+    def _thinned(self, splats: Splats) -> Splats:
+        if len(splats) <= self.limit:
+            return splats
+        size = splats.log_scales.sort(dim=1).values
+        shows = splats.opacity_logits.sigmoid() * (size[:, 1] + size[:, 2]).exp()
+        return splats[shows.argsort(descending=True, stable=True)[: self.limit].sort().values]
+
+    def _from_mesh(self, rng: torch.Generator) -> Splats:
+        import trimesh
+
+        try:
+            mesh = trimesh.load(self.path, force="mesh")
+        except Exception as error:  # each of trimesh's readers raises its own
+            raise ValueError(f"cannot read {self.path}: {type(error).__name__}: {error}") from error
+        if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces) or not mesh.area > 0:
+            raise ValueError(f"{self.path} holds no surface: give it a mesh with faces")
+        corners = torch.from_numpy(np.asarray(mesh.triangles, np.float32).copy())
+        areas = torch.from_numpy(np.asarray(mesh.area_faces, np.float32).copy())
+        face = torch.multinomial(areas, self.limit, replacement=True, generator=rng)
+        # Uniform on a triangle: Osada et al. 2002, "Shape Distributions", eq. 1.
+        root, along = torch.rand(self.limit, generator=rng).sqrt(), torch.rand(self.limit, generator=rng)
+        weight = torch.stack([1 - root, root * (1 - along), root * along], 1)
+        points = (weight[..., None] * corners[face]).sum(1)
+        spacing = math.sqrt(float(areas.sum()) / self.limit)
+        colours = _mesh_colours(mesh, face, weight, is_gltf=not self.path.lower().endswith(".obj"))
+        return from_points(points, colours, 0.6 * spacing, opacity=0.9)
+
+
+def _mesh_colours(mesh, face: Int[Tensor, "n"], weight: Float[Tensor, "n 3"], *, is_gltf: bool) -> Float[Tensor, "n 3"]:
+    """Colours in [0, 1] of places on faces, from a texture or from corners; grey where the mesh has none.
+
+    A texture's are sRGB, those of corners and whole materials linear (glTF 2.0, sec. 3.7.2.1 and 3.9.2); other formats leave it
+    open, and theirs are taken as sRGB.
+    """
+    corner = torch.from_numpy(np.asarray(mesh.faces).copy())[face]
+    look = mesh.visual
+    if look.kind == "texture":
+        uv = getattr(look, "uv", None)
+        texture = getattr(look.material, "baseColorTexture", None) or getattr(look.material, "image", None)
+        if uv is not None and texture is not None:
+            at = (weight[..., None] * torch.from_numpy(np.asarray(uv, np.float32).copy())[corner]).sum(1)
+            rgba = torch.from_numpy(np.asarray(look.material.to_color(at.numpy()))[:, :3].astype(np.float32))
+            return rgba / 255
+        plain = np.asarray(look.material.main_color)[:3].astype(np.float32) / 255
+        rgb, linear = torch.from_numpy(plain).expand(len(face), 3), is_gltf
+    elif look.kind in ("vertex", "face"):
+        colours = torch.from_numpy(np.asarray(look.vertex_colors)[:, :3].astype(np.float32) / 255)
+        rgb, linear = (weight[..., None] * colours[corner]).sum(1), is_gltf
+    else:
+        return torch.full((len(face), 3), 0.5)
+    return torch.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * rgb.clamp(min=1e-6) ** (1 / 2.4) - 0.055) if linear else rgb
+
+
+def _upright(splats: Splats) -> Splats:
+    """Turn y up and z to the front into z up and x to the front; of colours, what depends on the side is dropped."""
+    turn = splats.quats.new_tensor([0.5, 0.5, 0.5, 0.5])
+    quats = multiply_quats(turn.expand_as(splats.quats), splats.quats)
+    return replace(splats, means=splats.means[:, [2, 0, 1]], quats=quats, sh=splats.sh[:, :1])
+
+
+def _fitted(splats: Splats) -> Splats:
+    """Move and scale what does not fit the unit sphere, or is small in it, to a radius of 0.9 around the middle of its box."""
+    if 0.5 <= splats.means.norm(dim=1).max() <= 1.02:
+        return splats
+    middle = (splats.means.amin(0) + splats.means.amax(0)) / 2
+    factor = 0.9 / (splats.means - middle).norm(dim=1).max().clamp_min(1e-9)
+    return replace(splats, means=factor * (splats.means - middle), log_scales=splats.log_scales + factor.log())

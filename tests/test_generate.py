@@ -17,7 +17,7 @@ from PIL import Image
 from rl3d.__main__ import main
 from rl3d.export.ply import read_ply
 from rl3d.generate import Request, create, find_run, produce, read_prompts
-from rl3d.recipe import load_recipe, recipe_file
+from rl3d.recipe import load_recipe, recipe_file, recipe_files
 from rl3d.run import Run
 from rl3d.types import Prompt
 
@@ -226,3 +226,29 @@ def test_doctor_reports(capsys):
     out = capsys.readouterr().out
     assert "CPU rasterizer" in out
     assert "FAIL" not in out
+
+
+def test_an_asset_is_improved_and_the_run_goes_on_after_a_stop(here, capsys):
+    main(["generate", "a red mug", *SMALL, "--out", "first"])
+    words = ["generate", "a blue mug", "--steps", "6", "--rig.size", "16", "--init", "first/asset.ply", "--out"]
+    main([*words, "whole"])
+    recipe = json.loads(Path("whole/recipe.json").read_text())
+    assert recipe["start"]["path"] == "first/asset.ply"
+    assert recipe["draw"] is None
+    assert recipe["terms"].keys() == {"distill", "solid"}
+    Path("whole/summary.json").unlink()
+    asset = Path("whole/asset.ply").read_bytes()
+    Path("first/asset.ply").unlink()
+    main(["resume", "whole"])
+    assert Path("whole/asset.ply").read_bytes() == asset
+    assert "there is no asset" in fails(capsys, *words, "again")
+    assert not Path("again").exists()
+
+
+def test_a_dry_run_lays_recipes_beside_their_papers_and_makes_nothing(here, capsys):
+    main(["generate", "--dry-run", "--recipe", "default", "--steps", "7"])
+    assert "in each of 7 steps" in capsys.readouterr().out
+    main(["generate", "--dry-run"])
+    out = capsys.readouterr().out
+    assert all(path.stem in out for path in recipe_files())
+    assert not Path("runs").exists()

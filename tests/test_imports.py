@@ -19,6 +19,7 @@ LAYERS = [
     {"algorithms", "evaluate", "export", "start", "terms"},
     {"recipe", "run"},
     {"optimize"},
+    {"search"},
     {"doctor", "generate"},
     {"assess"},
     {"commands"},
@@ -31,6 +32,7 @@ SIDEWAYS = {
     ("protocols", "cameras"),
     ("evaluate", "export"),
     ("generate", "doctor"),
+    ("start", "export"),
     ("optimize", "run"),
     ("__main__", "configs"),
 }
@@ -82,7 +84,7 @@ def test_imports_point_down(name, path):
 
 
 def test_importing_the_package_is_light():
-    heavy = ("diffusers", "open_clip", "numba", "trimesh")
+    heavy = ("diffusers", "open_clip", "numba", "peft", "trimesh")
     code = f"import sys, rl3d, rl3d.types, rl3d.cameras; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from rl3d.math import draw, level_at, relocated, rgb_from_sh, rotation_from_quat, sh_from_rgb
+from rl3d.math import draw, level_at, multiply_quats, relocated, rgb_from_sh, rotation_from_quat, sh_from_rgb
 
 
 def test_quaternions_turn_as_they_should():
@@ -18,6 +18,12 @@ def test_any_quaternion_is_a_rotation_whatever_its_length_and_sign():
     torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3).double().expand(20, 3, 3))
     torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(20).double())
     torch.testing.assert_close(rotation_from_quat(-3 * quat), rotation)
+
+
+def test_products_of_quaternions_turn_one_after_the_other():
+    a, b = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(2)).double()
+    torch.testing.assert_close(rotation_from_quat(multiply_quats(a, b)), rotation_from_quat(a) @ rotation_from_quat(b))
+    torch.testing.assert_close(multiply_quats(a[:1], b)[3], multiply_quats(a[0], b[3]))
 
 
 def test_colours_come_back_from_harmonics():

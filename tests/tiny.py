@@ -12,8 +12,8 @@ from rl3d.train import towers
 WORDS = ("a", "red", "blue", "mug", "cube", "on")
 
 
-def write_weights(folder: Path) -> Path:
-    """A prior, an encoder and a judge; point RL3D_WEIGHTS at the folder."""
+def tiny_prior() -> EmbeddedPrior:
+    """A prior all of whose weights matter: those that start at zero are drawn."""
     torch.manual_seed(0)
     tokenizer = Tokenizer(WORDS, context=12)
     net = MultiviewTransformer(
@@ -22,7 +22,12 @@ def write_weights(folder: Path) -> Path:
     for p in net.parameters():
         if not p.any():
             torch.nn.init.normal_(p, std=0.05)
-    EmbeddedPrior(net.eval(), tokenizer).save(folder / "prior")
+    return EmbeddedPrior(net.eval(), tokenizer)
+
+
+def write_weights(folder: Path) -> Path:
+    """A prior, an encoder and a judge; point RL3D_WEIGHTS at the folder."""
+    tiny_prior().save(folder / "prior")
     for seed, name in enumerate(("encoder", "judge")):
         config = towers.config("encoder", WORDS)
         config["model_cfg"]["vision_cfg"] = {"image_size": 16, "patch_size": 8, "width": 16, "layers": 1, "head_width": 8}

@@ -150,8 +150,14 @@ class EmbeddedPrior(nn.Module):
         guidance: float = 1.0,
         rescale: float = 0.0,
     ) -> Float[Tensor, "b v c h w"]:
-        """The clean latents, in float32; ``guidance`` other than 1 doubles the work. Differentiable."""
-        b = len(noisy)
+        """The clean latents, in float32; ``guidance`` other than 1 doubles the work. Differentiable.
+
+        Levels of any scale will do, those of flows among them: the network sees what has the same ratio of noise to clean
+        latents and alpha^2 + sigma^2 = 1.
+        """
+        b, scale = len(noisy), math.hypot(level.alpha, level.sigma)
+        if abs(scale - 1) > 1e-6:
+            noisy = noisy / scale
         moment = torch.full((b,), 2 / math.pi * math.atan2(level.sigma, level.alpha)).to(noisy)
         if guidance == 1:
             return self.net(noisy, moment, condition.tokens, condition.azimuth, condition.elevation)

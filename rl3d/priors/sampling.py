@@ -100,6 +100,14 @@ def draw_noise(shape: Sequence[int], rng: torch.Generator | None, device: torch.
     return torch.randn(tuple(shape), generator=rng, device=rng.device if rng else "cpu").to(device)
 
 
+def for_each(prompts: Sequence[Prompt], cameras: Cameras) -> Cameras:
+    """Cameras of each prompt: ``[1 v]`` ones are repeated, ``[b v]`` ones stay."""
+    if cameras.cam_from_world.shape[0] != 1:
+        return cameras
+    wide = (len(prompts), -1, -1, -1)
+    return replace(cameras, cam_from_world=cameras.cam_from_world.expand(wide), intrinsics=cameras.intrinsics.expand(wide))
+
+
 @torch.no_grad()
 def sample_views(
     prior: Prior,
@@ -117,11 +125,7 @@ def sample_views(
 
     ``cameras`` are ``[b v]``, or ``[1 v]`` for all prompts. Alpha is clamped to [0, 1], and colour to [0, alpha].
     """
-    if cameras.cam_from_world.shape[0] == 1:
-        wide = (len(prompts), -1, -1, -1)
-        cameras = replace(
-            cameras, cam_from_world=cameras.cam_from_world.expand(wide), intrinsics=cameras.intrinsics.expand(wide)
-        )
+    cameras = for_each(prompts, cameras)
     info, condition = prior.info, prior.embed(prompts, cameras)
     shape = (len(prompts), cameras.views, info.channels, info.size, info.size)
     noise = draw_noise(shape, rng, cameras.cam_from_world.device)

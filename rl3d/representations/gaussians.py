@@ -87,16 +87,17 @@ class GaussianSplats(nn.Module):
 
     def splats(self) -> Splats:
         """The Gaussians, detached; they share memory with the parameters."""
-        return Splats(**{name: x.detach() for name, x in self._fields().tensors().items()})
+        return Splats(**{name: x.detach() for name, x in self.fields().tensors().items()})
 
-    def _fields(self) -> Splats:
+    def fields(self) -> Splats:
+        """The Gaussians as parameters, with their graph."""
         return Splats(self.means, self.log_scales, self.quats, self.opacity_logits, self.sh)
 
     def render(self, cameras: Cameras, *, depth: bool = True, normals: bool = True) -> tuple[Views, Trace]:
         """Render ``[1 v]`` cameras, differentiably in every parameter; see :func:`rl3d.render.gaussians.render_splats`."""
         s = self.settings
         views, trace = render_splats(
-            self._fields(),
+            self.fields(),
             cameras,
             eps2d=s.eps2d,
             antialiased=s.antialiased,
@@ -112,7 +113,7 @@ class GaussianSplats(nn.Module):
     def param_groups(self, rates: LearningRates | None = None) -> list[dict]:
         """One group for each field, with its learning rate."""
         rates = rates or self.settings.rates
-        return [{"params": [x], "lr": getattr(rates, name), "name": name} for name, x in self._fields().tensors().items()]
+        return [{"params": [x], "lr": getattr(rates, name), "name": name} for name, x in self.fields().tensors().items()]
 
     @torch.no_grad()
     def refine(self, optimizer: torch.optim.Optimizer, trace: Trace, step: int, rng: torch.Generator) -> None:

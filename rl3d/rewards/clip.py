@@ -12,9 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rl3d.cameras import worded
 from rl3d.hub import MODELS, find_model
-from rl3d.protocols import RewardInfo
-from rl3d.types import Prompt, Score, Views
+from rl3d.protocols import RewardInfo, Shown
+from rl3d.rewards.base import judged, look
+from rl3d.rewards.resize import Fit, fit, normalise, opaque
+from rl3d.types import Cameras, Prompt, Score, Views
 
 Background = float | Tensor | torch.Generator
 """What views are laid over: a grey level, colours that broadcast to ``[b v h w 3]``, or a generator of random ones."""
@@ -35,6 +38,10 @@ class Clip:
     model: str = "encoder"
     pretrained: str = ""
     """The tag or the file of the weights, where ``model`` is one of open_clip's own architectures."""
+    negative: float = 0.5
+    """How much likeness to a prompt's negative counts against a view, where the prompt has one."""
+    sides: bool = False
+    """Whether each view is compared with the prompt as worded for its side: "..., front view" (:func:`rl3d.cameras.worded`)."""
 
     def build_signal(self, device: torch.device | str = "cpu") -> ClipReward:
         """Load it to be optimised, or to choose by.
@@ -75,8 +82,9 @@ class Clip:
             weights="embedded" if embedded else f"{self.model} {self.pretrained}".strip(),
             licence="Apache-2.0" if embedded else "see the model's own page",
             source="https://arxiv.org/abs/2103.00020",
+            background=True,
         )
-        return ClipReward(model, tokenizer, info).to(device)
+        return ClipReward(model, tokenizer, info, negative=self.negative, sides=self.sides).to(device)
 
 
 def _folder(name: str) -> Path:
@@ -89,10 +97,22 @@ def _folder(name: str) -> Path:
 
 
 class ClipReward(nn.Module):
-    """The cosine similarity of views and prompts, averaged over views. Differentiable in the pixels; its weights are frozen."""
+    """The cosine similarity of views and prompts, averaged over views. Differentiable in the pixels; its weights are frozen.
 
-    def __init__(self, model: nn.Module, tokenizer, info: RewardInfo):
-        """Wrap an open_clip model and its tokenizer."""
+    With a negative prompt and its weight n, a view's value is (positive - n negative) / (1 + n), which stays in [-1, 1].
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer,
+        info: RewardInfo,
+        *,
+        negative: float = 0.5,
+        sides: bool = False,
+        resize: Fit | None = None,
+    ):
+        """Wrap an open_clip model and its tokenizer; ``resize`` is the model's own way if not given."""
         super().__init__()
         from open_clip import get_model_preprocess_cfg
 
@@ -101,6 +121,7 @@ class ClipReward(nn.Module):
         self.info, self.model, self.tokenizer = info, model.requires_grad_(False), tokenizer
         self.size: tuple[int, int] = (size, size) if isinstance(size, int) else tuple(size)
         self.smooth = look["interpolation"]
+        self.negative, self.sides, self.resize = negative, sides, resize or look["resize_mode"]
         self.register_buffer("mean", torch.tensor(look["mean"]), persistent=False)
         self.register_buffer("std", torch.tensor(look["std"]), persistent=False)
         self._known: dict[str, Tensor] = {}
@@ -111,13 +132,28 @@ class ClipReward(nn.Module):
         self._known.clear()
         return super().train(mode)
 
-    def score(self, views: Views, prompts: list[Prompt], background: Background = GRAY) -> Score:
+    def score(self, shown: Shown | Views, prompts: list[Prompt], background: Background = GRAY) -> Score:
         """Judge ``b`` samples: ``per_view`` are cosines, ``value`` is their mean over views. Not valid where not finite."""
-        if len(prompts) != len(views.rgb):
-            raise ValueError(f"{len(prompts)} prompts for {len(views.rgb)} samples: give one prompt to each sample")
-        texts = self.embed_text([prompt.text for prompt in prompts])
-        per_view = (self.embed_views(views, background) * texts[:, None]).sum(-1)
-        return Score(per_view.mean(1), per_view, per_view.detach().isfinite().all(1))
+        views = look(self.info, shown, prompts).views
+        seen = self.embed_views(views, background)
+        per_view = (seen * self._texts([p.text for p in prompts], views.cameras)).sum(-1)
+        if self.negative and any(p.negative for p in prompts):
+            unwanted = (seen * self._texts([p.negative for p in prompts], views.cameras)).sum(-1)
+            has = torch.tensor([bool(p.negative) for p in prompts], device=per_view.device)[:, None]
+            per_view = torch.where(has, (per_view - self.negative * unwanted) / (1 + self.negative), per_view)
+        return judged(per_view)
+
+    def _texts(self, texts: list[str], cameras: Cameras) -> Float[Tensor, "b #v d"]:
+        """The embedding of each sample's text for each of its views."""
+        if not self.sides:
+            return self.embed_text(texts)[:, None]
+        azimuths, elevations = cameras.azimuths_deg.tolist(), cameras.elevations_deg.tolist()
+        said = [
+            worded(t, a, e)
+            for t, row, up in zip(texts, azimuths, elevations, strict=True)
+            for a, e in zip(row, up, strict=True)
+        ]
+        return self.embed_text(said).unflatten(0, (len(texts), -1))
 
     def rank(self, views: Views, texts: list[str], background: Background = GRAY) -> Int[Tensor, "b n"]:
         """Order texts for each sample, the best first, by the mean embedding of its views."""
@@ -138,16 +174,14 @@ class ClipReward(nn.Module):
         return torch.stack([self._known[text] for text in texts]).to(self.mean.device)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
     def embed_views(self, views: Views, background: Background = GRAY) -> Float[Tensor, "b v d"]:
-        """Embed each view over a background, with length 1. Views that are not square are squashed."""
+        """Embed each view over a background, with length 1."""
         if isinstance(background, torch.Generator):
             colours = torch.rand(*views.rgb.shape[:2], 1, 1, 3, generator=background, device=background.device)
             background = colours.to(views.rgb)
         pixels = views.over(background)
-        found = self.model.encode_image(self.prepare(pixels.flatten(0, 1).movedim(-1, 1)), normalize=True)  # pyright: ignore[reportCallIssue]
+        found = self.model.encode_image(self.prepare(opaque(pixels)), normalize=True)  # pyright: ignore[reportCallIssue]
         return found.float().unflatten(0, pixels.shape[:2])
 
     def prepare(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 height width"]:
         """Resize with antialiasing and normalise opaque sRGB in [0, 1], as the model was trained to see it."""
-        if tuple(pixels.shape[-2:]) != self.size:
-            pixels = F.interpolate(pixels, self.size, mode=self.smooth, antialias=True, align_corners=False)
-        return (pixels - self.mean[:, None, None]) / self.std[:, None, None]  # pyright: ignore[reportIndexIssue]
+        return normalise(fit(pixels, self.size, self.resize, self.smooth), self.mean, self.std)  # pyright: ignore[reportArgumentType]

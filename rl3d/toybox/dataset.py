@@ -28,7 +28,7 @@ from numpy import ndarray
 
 from rl3d.cameras import look_at_origin
 from rl3d.toybox.assemble import build
-from rl3d.toybox.grammar import caption, sample
+from rl3d.toybox.grammar import RICH, SHARES, caption, sample
 from rl3d.toybox.render import render_many
 from rl3d.toybox.things import Item, Rng, Spec
 
@@ -73,6 +73,8 @@ class Order:
     split: str = "train"
     samples: int = 2
     """Supersampling: samples along each side of a pixel."""
+    rich: bool = False
+    """More of what is hard: second colours, counts, relations."""
 
 
 def spec_from_dict(fields: dict) -> Spec:
@@ -129,7 +131,7 @@ def _render_chunk(job: tuple[Order, int, int]) -> list[str]:
     elevation = np.empty_like(azimuth)
     for i in range(start, stop):
         rng = toy_rng(order.seed, order.split, i)
-        spec = sample(rng, order.split)
+        spec = sample(rng, order.split, RICH if order.rich else SHARES)
         lines.append(json.dumps({"caption": caption(spec, rng), "spec": asdict(spec)}))
         ring = rng.uniform(0, 360) + np.arange(order.views) * (360 / order.views)
         # Rounded to what is stored, so that the stored angles are the exact ones.
@@ -158,9 +160,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", default="train")
     parser.add_argument("--samples", type=int, default=2, help="samples along each side of a pixel")
+    parser.add_argument("--rich", action="store_true", help="more second colours, counts and relations")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     args = parser.parse_args()
-    order = Order(args.out, args.count, args.views, args.size, args.seed, args.split, args.samples)
+    order = Order(args.out, args.count, args.views, args.size, args.seed, args.split, args.samples, args.rich)
     for done in make(order, args.workers):
         print(f"\r{done}/{args.count} toys", end="", flush=True)
     print()

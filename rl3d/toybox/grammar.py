@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TypeVar
@@ -21,6 +22,11 @@ SIZES = ("small", "big")
 RELATIONS = ("on", "next to", "inside")
 LONGEST = 16
 """Captions have at most this many words."""
+
+SHARES = {"plain": 0.40, "unpainted": 0.10, "form": 0.12, "accent": 0.13, "count": 0.08, "relation": 0.17}
+"""How often a random spec is of which sort."""
+RICH = {"plain": 0.18, "unpainted": 0.08, "form": 0.12, "accent": 0.24, "count": 0.12, "relation": 0.26}
+"""The same, to learn from: the hard sorts more often."""
 
 ALIKE = (("golden", "yellow"), ("golden", "orange"), ("golden", "brown"), ("silver", "gray"), ("silver", "white"),
          ("stone", "gray"), ("stone", "silver"), ("wooden", "brown"), ("wooden", "orange"), ("wooden", "golden"),
@@ -59,33 +65,34 @@ _COUNTED = ("{number} {paint} {noun}", "{number} {noun} that are {paint}", "a gr
 _BE = ("is", "are")
 
 
-def sample(rng: Rng, split: str | None = "train") -> Spec:
-    """Draw a random spec of this split, or of any for None."""
+def sample(rng: Rng, split: str | None = "train", shares: Mapping[str, float] = SHARES) -> Spec:
+    """Draw a random spec of this split, or of any for None; ``shares`` say how often of which sort (:data:`SHARES`)."""
     if split not in (*SPLITS, None):
         raise ValueError(f"the toybox has no split {split!r}; it has {', '.join(SPLITS)}")
     while True:
-        spec = _draw(rng)
+        spec = _draw(rng, shares)
         if split is None or split == split_of(spec):
             return spec
 
 
-def _draw(rng: Rng) -> Spec:
-    dice = rng.random()
+def _draw(rng: Rng, shares: Mapping[str, float]) -> Spec:
+    dice, bounds = rng.random(), itertools.accumulate(shares.values())
+    sort = next((sort for sort, bound in zip(shares, bounds, strict=True) if dice < bound), "relation")
     kind, paint = _any(list(kinds.KINDS.values()), rng), _any(PAINTS, rng)
-    if dice < 0.40:
+    if sort == "plain":
         return Spec((Item(kind.name, paint),))
-    if dice < 0.50:
+    if sort == "unpainted":
         return Spec((Item(kind.name),))
     maybe = paint if rng.random() < 0.6 else None
-    if dice < 0.62:
+    if sort == "form":
         return Spec((Item(kind.name, maybe, _any((*kind.forms, *kind.forms, *SIZES), rng)),))
-    if dice < 0.75:
+    if sort == "accent":
         kind = _any([kind for kind in kinds.KINDS.values() if kind.accents], rng)
         part = _any(list(kind.accents), rng)
         accent = _any([other for other in PAINTS if other != paint and not alike(other, paint)], rng)
         return Spec((Item(kind.name, maybe, accent=(part, accent)),))
     loose = [kind for kind in kinds.KINDS.values() if kind.loose]
-    if dice < 0.83:
+    if sort == "count":
         paint = paint if rng.random() < 0.9 else None
         return Spec((Item(_any(loose, rng).name, paint, count=int(rng.integers(2, 5))),))
     relation = RELATIONS[rng.choice(3, p=(0.4, 0.35, 0.25))]
@@ -96,7 +103,7 @@ def _draw(rng: Rng) -> Spec:
         first = replace(first, paint=None)
     if rng.random() < 0.15:
         second = replace(second, paint=None)
-    return _draw(rng) if relation != "next to" and first.kind == second.kind else Spec((first, second), relation)
+    return _draw(rng, shares) if relation != "next to" and first.kind == second.kind else Spec((first, second), relation)
 
 
 def _mostly_solid(options: Sequence[Kind], rng: Rng) -> Kind:

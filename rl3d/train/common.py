@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose updates are orthogonalised: Jordan et al. 2024, "Muon", for 2-D weights inside a network.
+    """Momentum whose updates are orthogonalised: Jordan et al. 2024, "Muon", for weights inside a network.
 
-    Updates are scaled to AdamW's usual size, 0.2 sqrt(max(rows, columns)) (Liu et al. 2025, "Muon is Scalable for LLM
-    Training", eq. 4), so that both share a learning rate. Orthogonalises in ``dtype`` (torch.optim.Muon always takes bfloat16,
-    which many CPUs only emulate).
+    Convolutions count as matrices of a row for each output channel. Updates are scaled to AdamW's usual size,
+    0.2 sqrt(max(rows, columns)) (Liu et al. 2025, "Muon is Scalable for LLM Training", eq. 4), so that both share a learning
+    rate. Orthogonalises in ``dtype`` (torch.optim.Muon always takes bfloat16, which many CPUs only emulate).
     """
 
     def __init__(
@@ -45,9 +45,10 @@ class Muon(torch.optim.Optimizer):
                 if "momentum" not in state:
                     state["momentum"] = torch.zeros_like(p)
                 momentum = state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-                update = orthogonalized(p.grad.lerp(momentum, group["momentum"]).to(self.dtype)).to(p.dtype)
+                rows = p.grad.lerp(momentum, group["momentum"]).flatten(1).to(self.dtype)
+                update = orthogonalized(rows).to(p.dtype).view_as(p)
                 p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update, alpha=-0.2 * max(p.shape) ** 0.5 * group["lr"])
+                p.add_(update, alpha=-0.2 * max(rows.shape) ** 0.5 * group["lr"])
 
 
 def orthogonalized(x: Float[Tensor, "m n"], steps: int = 5) -> Float[Tensor, "m n"]:

@@ -34,7 +34,7 @@ from rl3d.toybox.dataset import ToyViews
 from rl3d.toybox.pools import contradicts, pool, some_misses
 from rl3d.toybox.things import Spec
 from rl3d.train import augment, towers
-from rl3d.train.common import keep_memory
+from rl3d.train.common import Muon, keep_memory, load_state, save_state
 from rl3d.train.facets import Facets
 from rl3d.train.towers import Role
 from rl3d.types import Views
@@ -247,18 +247,20 @@ def train(training: Training, data: ToyViews) -> Iterator[dict[str, Any]]:
     model.visual.to(memory_format=torch.channels_last)
     model.requires_grad_(True)
     both = _with_facets(model, training.seed)
-    optimizer = _optimizer(both, training)
-    step, seconds = _load(work, both, optimizer, training)
+    optimizers = _optimizers(both, training)
+    step, seconds = _load(work, both, optimizers)
     log, started, saved = work / "log.jsonl", time.monotonic() - seconds, time.monotonic()
     while (progress := step / training.steps if training.steps else seconds / (60 * training.minutes)) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = training.learning_rate * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * progress))
+        rate = training.learning_rate * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * progress))
         batch, rng = draw(data, training, step), torch.Generator().manual_seed(training.seed * 1_000_003 + step)
         loss, parts = loss_of(reward, both["facets"], batch, training.role, rng, 1.0 if training.init else progress)
-        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         step, seconds = step + 1, time.monotonic() - started
         record = {"step": step, "seconds": round(seconds, 1), "loss": round(float(loss.detach()), 5)}
         record |= {name: round(value, 4) for name, value in parts.items()}
@@ -267,11 +269,11 @@ def train(training: Training, data: ToyViews) -> Iterator[dict[str, Any]]:
             record |= validate(reward, held_out(work, training.held), min(100, training.held), training.role)
             reward.train()
             seconds = time.monotonic() - started
-            _save(work, both, optimizer, step, seconds)
+            _save(work, both, optimizers, step, seconds)
             saved = time.monotonic()
         _append(log, record)
         yield record
-    _save(work, both, optimizer, step, seconds)
+    _save(work, both, optimizers, step, seconds)
 
 
 def due(saved: float, training: Training) -> bool:
@@ -293,50 +295,49 @@ def _with_facets(model: nn.Module, seed: int) -> nn.ModuleDict:
     return nn.ModuleDict({"model": model, "facets": Facets(width, seed)})
 
 
-def _optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """AdamW; gains, biases, embeddings of words and places, and the temperature do not decay."""
-    parameters = dict(model.named_parameters())
-    free = {name for name, p in parameters.items() if p.ndim < 2 or "embedding" in name}
+def _optimizers(model: nn.Module, training: Training) -> list[torch.optim.Optimizer]:
+    """Muon for the convolutions, AdamW for the rest, of which gains, biases, embeddings and the temperature do not decay.
+
+    From scratch, at equal seconds (150 on one core), Muon on convolutions named 62 % of kinds where AdamW alone named 46 %.
+    """
+
+    def inner(p: nn.Parameter) -> bool:  # not the first few channels, nor narrow groups
+        return p.ndim == 4 and len(p) >= 32 and p[0].numel() >= 64
+
+    named = dict(model.named_parameters())
+    free = {name for name, p in named.items() if p.ndim < 2 or "embedding" in name}
     groups = [
-        {"params": [p for name, p in parameters.items() if name not in free], "weight_decay": training.weight_decay},
-        {"params": [p for name, p in parameters.items() if name in free], "weight_decay": 0.0},
+        {
+            "params": [p for name, p in named.items() if name not in free and not inner(p)],
+            "weight_decay": training.weight_decay,
+        },
+        {"params": [p for name, p in named.items() if name in free], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=(0.9, 0.98), eps=1e-6)
+    adamw = torch.optim.AdamW(groups, lr=training.learning_rate, betas=(0.9, 0.98), eps=1e-6)
+    convolutions = [p for p in named.values() if inner(p)]
+    return [Muon(convolutions, training.learning_rate, weight_decay=training.weight_decay, dtype=fastest_dtype()), adamw]
 
 
-def _save(work: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, seconds: float) -> None:
-    from safetensors.torch import save
-
-    tensors = {name: x.contiguous() for name, x in model.state_dict().items()}
-    for i, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{name}": x.contiguous() for name, x in state.items()}
-    write_whole(work / "checkpoint.safetensors", save(tensors, {"step": str(step), "seconds": repr(seconds)}))
+def _save(work: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], step: int, seconds: float) -> None:
+    states = [optimizer.state_dict() for optimizer in optimizers]
+    save_state(work / "state.pt", {"model": model.state_dict(), "optimizers": states, "step": step, "seconds": seconds})
 
 
-def _load(work: Path, model: nn.Module, optimizer: torch.optim.Optimizer, training: Training) -> tuple[int, float]:
+def _load(work: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> tuple[int, float]:
     """Restore the last checkpoint, if there is one, and cut the log back to it."""
-    from safetensors import safe_open
-
-    place, log = work / "checkpoint.safetensors", work / "log.jsonl"
-    if not place.exists():
+    log = work / "log.jsonl"
+    if (state := load_state(work / "state.pt")) is None:
         log.unlink(missing_ok=True)
         return 0, 0.0
-    with safe_open(place, "pt") as file:
-        tensors, meta = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
     try:
-        model.load_state_dict({name: x for name, x in tensors.items() if not name.startswith("optimizer.")})
+        model.load_state_dict(state["model"])
     except RuntimeError as error:
-        raise ValueError(f"{place} is of another architecture or vocabulary: delete {work} or choose another --work") from error
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, x in tensors.items():
-        if name.startswith("optimizer."):
-            _, i, key = name.split(".")
-            state.setdefault(int(i), {})[key] = x
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    step = int(meta["step"])
+        raise ValueError(f"{work} holds a training of another architecture or vocabulary: choose another --work") from error
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
     lines = log.read_text().splitlines() if log.exists() else []
-    write_whole(log, "".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= step).encode())
-    return step, float(meta["seconds"])
+    write_whole(log, "".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= state["step"]).encode())
+    return state["step"], state["seconds"]
 
 
 def _append(log: Path, record: dict[str, Any]) -> None:
@@ -396,7 +397,7 @@ def export(training: Training, toys: int) -> None:
     words = grammar.vocabulary()
     model = towers.blank(training.cache / "model", 0)
     both = _with_facets(model, training.seed)
-    step, seconds = _load(training.cache, both, _optimizer(both, training), training)
+    step, seconds = _load(training.cache, both, _optimizers(both, training))
     reward = wrap(model, training.cache / "model")
     found = validate(reward, held_out(training.cache, training.held), training.held, training.role)
     size = sum(p.numel() for p in model.parameters())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rl3d.cameras import Orbit, look_at_origin
-from rl3d.math import level_at
+from rl3d.math import Level, level_at
 from rl3d.priors.embedded import EmbeddedPrior, fastest_dtype, latents_from_pixels, pixels_from_latents
 from rl3d.priors.multiview import MultiviewTransformer, attend, repatched
 from rl3d.priors.words import Tokenizer
@@ -74,6 +74,14 @@ def test_guidance_zero_is_the_null_condition_and_a_negative_prompt_takes_its_pla
     torch.testing.assert_close(prior.predict(x, level, prior.embed([Prompt("a ball")], cameras), guidance=0.0), null)
     negative = prior.predict(x, level, prior.embed([Prompt("a ball", negative="red")], cameras), guidance=0.0)
     torch.testing.assert_close(negative, prior.predict(x, level, prior.embed([Prompt("red")], cameras)))
+
+
+def test_levels_of_flows_are_seen_as_variance_preserving_ones():
+    prior, x = tiny_prior(), noise(2)
+    condition = prior.embed([Prompt("a ball")], Orbit(2).cameras())
+    scale = math.hypot(0.7, 0.3)
+    expected = prior.predict(x / scale, Level(0.7 / scale, 0.3 / scale), condition)
+    torch.testing.assert_close(prior.predict(x, Level(0.7, 0.3), condition), expected)
 
 
 def test_azimuth_is_periodic():

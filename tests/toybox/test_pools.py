@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rl3d.toybox import kinds
 from rl3d.toybox.dataset import spec_from_dict
 from rl3d.toybox.grammar import canonical, sample, split_of, unknown
-from rl3d.toybox.pools import LOOKALIKES, UNSURE, choose_prompts, contradicts, entails, near_misses, pool
+from rl3d.toybox.pools import LOOKALIKES, UNSURE, choose_prompts, contradicts, entails, near_misses, pool, some_misses
 from rl3d.toybox.things import Item, Spec
 
 seeds = st.integers(0, 2**32 - 1)
@@ -140,10 +140,10 @@ def test_prompts_keep_to_their_split_and_quotas():
 def test_some_misses_are_misses_of_both_sorts():
     rng = np.random.default_rng(0)
     spec = Spec((Item("cube", "red"), Item("ball", "blue")), "on")
-    misses = pools.some_misses(spec, rng, 40)
-    everything = {grammar.canonical(miss) for miss in pools.near_misses(spec, np.random.default_rng(1))}
+    misses = some_misses(spec, rng, 40)
+    everything = {canonical(miss) for miss in near_misses(spec, np.random.default_rng(1))}
     assert 10 < len(misses) <= 40
-    assert all(pools.contradicts(spec, miss) for miss in misses)
-    assert {grammar.canonical(miss) for miss in misses} <= everything
-    assert grammar.canonical(Spec(spec.items[::-1], "on")) in {grammar.canonical(miss) for miss in misses}
-    assert len(pools.some_misses(spec, rng, 1)) == 1
+    assert all(contradicts(spec, miss) for miss in misses)
+    assert {canonical(miss) for miss in misses} <= everything
+    assert canonical(Spec(spec.items[::-1], "on")) in {canonical(miss) for miss in misses}
+    assert len(some_misses(spec, rng, 1)) == 1

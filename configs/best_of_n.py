@@ -1,0 +1,19 @@
+"""Best of four seeds: four of the default's scenes side by side, halved twice by the reward."""
+
+from dataclasses import replace
+
+from rl3d.configs.default import recipe as default  # pyright: ignore[reportMissingImports]
+
+from rl3d.recipe import BestOf, Paper
+
+recipe = replace(
+    default,
+    about="four of the default's scenes side by side, the weak ones dropped early by the embedded reward",
+    search=BestOf(seeds=4, until=0.4),
+    paper=Paper(
+        "Jamieson & Talwalkar 2016, Non-stochastic Best Arm Identification and Hyperparameter Optimization",
+        "https://arxiv.org/abs/1502.07943",
+        {"search.seeds": "any", "search.until": "1"},
+        ("Rounds are of equal length, not of equal cost, and the last scene goes on to the end.",),
+    ),
+)

@@ -1,0 +1,132 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from fake_prior import RED, Fake, blob, situation, tiny_recipe
+from PIL import Image
+
+from rl3d.export.mesh import write_glb
+from rl3d.export.ply import write_ply
+from rl3d.math import rgb_from_sh, rotation_from_quat
+from rl3d.recipe import BestOf, starting_from
+from rl3d.representations.nerf import Nerf
+from rl3d.search import begin, optimize
+from rl3d.start import Ball, Draw, FromFile
+from rl3d.terms.distillation import Distill
+from rl3d.terms.match import Match
+from rl3d.terms.noise_search import SearchNoise
+
+
+def build(path, **settings):
+    return FromFile(str(path), **settings).build(situation())
+
+
+def test_splats_of_ours_come_back_as_they_were(tmp_path):
+    splats = blob(50).splats()
+    splats = replace(splats, means=splats.means * 1.8)
+    write_ply(tmp_path / "a.ply", splats)
+    found = build(tmp_path / "a.ply")
+    for name, x in splats.tensors().items():
+        torch.testing.assert_close(found.tensors()[name], x)
+
+
+def test_splats_of_others_are_fitted_turned_and_thinned_by_what_they_show(tmp_path):
+    splats = blob(50).splats()
+    stretched = replace(splats, means=5 * splats.means + 3, log_scales=splats.log_scales + torch.tensor([1.0, 0, -1]))
+    stretched.opacity_logits[10:] = -4.0
+    write_ply(tmp_path / "a.ply", stretched)
+    found = build(tmp_path / "a.ply", limit=10, up="y")
+    assert len(found) == 10
+    assert (found.opacity_logits > -4).all()
+    assert found.means.norm(dim=1).max() <= 0.9 + 1e-5
+    whole = build(tmp_path / "a.ply", up="y")
+    turn = torch.tensor([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])
+    torch.testing.assert_close(
+        rotation_from_quat(whole.quats), turn @ rotation_from_quat(stretched.quats), atol=1e-5, rtol=1e-5
+    )
+    axis = torch.nn.functional.normalize(whole.means[1] - whole.means[0], dim=0)
+    torch.testing.assert_close(axis, turn @ torch.nn.functional.normalize(stretched.means[1] - stretched.means[0], dim=0))
+
+
+def painted_box():
+    """Red at the top, blue at the bottom; z is up, and it is longest along the front."""
+    mesh = trimesh.creation.box((1.2, 0.6, 0.8)).subdivide()
+    colours = np.where(mesh.vertices[:, 2:] > 0, [[200, 20, 20, 255]], [[20, 20, 200, 255]]).astype(np.uint8)
+    mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=colours)
+    return mesh
+
+
+def test_a_mesh_of_ours_stands_as_it_did_in_its_colours(tmp_path):
+    write_glb(tmp_path / "a.glb", painted_box())
+    found = build(tmp_path / "a.glb", limit=2000)
+    half = torch.tensor([0.6, 0.3, 0.4])
+    torch.testing.assert_close(found.means.abs().amax(0), half, atol=0.02, rtol=0)
+    on = (found.means.abs() - half).abs().min(1).values
+    assert on.max() < 1e-5, "all lie on the surface"
+    rgb = rgb_from_sh(found.sh[:, 0])
+    top = found.means[:, 2] > 0.39
+    torch.testing.assert_close(rgb[top].mean(0), torch.tensor([200, 20, 20]) / 255, atol=0.03, rtol=0)
+    share = top.float().mean() / (1.2 * 0.6 / (2 * (1.2 * 0.6 + 1.2 * 0.8 + 0.6 * 0.8)))
+    assert share.item() == pytest.approx(1, abs=0.15)
+
+
+def test_textures_and_plain_materials_are_read(tmp_path):
+    box = trimesh.creation.box()
+    picture = Image.fromarray(np.full((4, 4, 3), (10, 180, 90), np.uint8))
+    uv = np.full((len(box.vertices), 2), 0.5)
+    material = trimesh.visual.material.PBRMaterial(baseColorTexture=picture)
+    box.visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
+    box.export(tmp_path / "a.glb")
+    rgb = rgb_from_sh(build(tmp_path / "a.glb", limit=50).sh[:, 0])
+    torch.testing.assert_close(rgb, (torch.tensor([10, 180, 90]) / 255).expand(50, 3), atol=0.02, rtol=0)
+    (tmp_path / "plain.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    found = build(tmp_path / "plain.obj", limit=50)
+    assert found.means[:, 0].abs().max() < 1e-4, "y was up and z the front, so that x is the front now"
+    assert rgb_from_sh(found.sh).std() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.stl", b"", ".ply of Gaussians"),
+        ("nowhere.glb", None, "there is no asset"),
+        ("a.glb", b"rubbish", "cannot read"),
+        ("a.obj", b"v 0 0 0\n", "no surface|cannot read"),
+        ("a.ply", b"rubbish", "PLY"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, name, content, says):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=says):
+        build(tmp_path / name)
+
+
+def test_a_recipe_that_starts_from_an_asset_keeps_it_in_sight(tmp_path):
+    write_ply(tmp_path / "a.ply", blob(60).splats())
+    terms = {"match": Match(), "distill": Distill(), "search": SearchNoise(t_min=0.05, t_end=0.3)}
+    plain = tiny_recipe(prior=Fake(), draw=Draw(), terms=terms, weights={"match": 2.0}, steps=3)
+    r = starting_from(plain, str(tmp_path / "a.ply"))
+    assert r.draw is None
+    assert r.terms.keys() == {"distill", "search"}
+    assert r.weights == {}
+    assert (r.terms["distill"].t_max, r.terms["search"].t_end) == (0.6, 0.3)
+    o = begin(r, RED)
+    assert len(o.scene) == 60
+    for _ in optimize(o):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"terms": {"match": Match()}}, "only matches"),
+        ({"terms": {"d": Distill()}, "scene": Nerf()}, "fog"),
+        ({"terms": {"d": Distill()}, "draw": Draw(), "search": BestOf()}, "a search compares"),
+    ],
+)
+def test_recipes_that_cannot_start_from_an_asset_say_so(changes, says):
+    with pytest.raises(ValueError, match=says):
+        starting_from(replace(tiny_recipe(start=Ball()), **changes), "a.ply")
