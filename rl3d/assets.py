@@ -11,6 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from rl3d.cameras import Orbit
+from rl3d.export.ply import read_ply
 from rl3d.protocols import Shown, Situation
 from rl3d.render import mesh as raster
 from rl3d.render.gaussians import look_at
@@ -40,21 +41,22 @@ class Asset:
 def load_asset(path: str | Path) -> Asset:
     """Load a run's folder, a PLY in the layout of 3DGS, or a .glb, .gltf or .obj mesh; in the unit sphere, z up.
 
-    Meshes are drawn as triangles in their own colours, without light.
+    A run's Gaussians stay where the run left them. Meshes are drawn as triangles in their own colours, without light.
 
     Raises:
         ValueError: if it is none of these, or its file is broken.
     """
-    path, prompt = Path(path), None
+    path = Path(path)
     if path.is_dir():
-        prompt = Prompt(**Run(path).about["prompt"])
-        path = path / "asset.ply"
-        if not path.is_file():
-            raise ValueError(f"{path.parent} holds no asset.ply yet: finish the run with `rl3d resume {path.parent}`")
+        prompt, made = Prompt(**Run(path).about["prompt"]), path / "asset.ply"
+        if not made.is_file():
+            raise ValueError(f"{path} holds no asset.ply yet: finish the run with `rl3d resume {path}`")
+        splats = read_ply(made)
+        return Asset(splats, look_at(splats), prompt=prompt)
     start = FromFile(str(path), limit=6000 if path.suffix.lower() != ".ply" else 10**9)
     splats = start.build(Situation(Prompt(""), None, None, torch.Generator().manual_seed(0), torch.device("cpu")))
     if path.suffix.lower() == ".ply":
-        return Asset(splats, look_at(splats), prompt=prompt)
+        return Asset(splats, look_at(splats))
     mesh = _upright_mesh(path)
     return Asset(splats, look_at_mesh(mesh, is_gltf=path.suffix.lower() != ".obj"), mesh)
 

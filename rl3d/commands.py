@@ -139,8 +139,11 @@ LOG_FLAGS = ("--tensorboard", "--no-tensorboard", "--wandb", "--no-wandb")
 
 
 def _logs(asked: Generate | Resume) -> list[LogName]:
-    flags: dict[LogName, bool] = {"tensorboard": asked.tensorboard, "wandb": asked.wandb}
-    names = [name for name, on in flags.items() if on]
+    names: list[LogName] = []
+    if asked.tensorboard:
+        names.append("tensorboard")
+    if asked.wandb:
+        names.append("wandb")
     check_logs(names)
     return names
 

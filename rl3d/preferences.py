@@ -105,7 +105,7 @@ def _paths(key: str, value: Any, folder: Path) -> tuple[str, ...]:
 class Features:
     """What a head is fitted to: embeddings of assets and prompts, and comparisons by their numbers."""
 
-    views: list[Float[Tensor, "v d"]]
+    views: list[Float[Tensor, "_ d"]]
     """Of each asset."""
     texts: Float[Tensor, "p d"]
     compared: list[tuple[int, int, int]]

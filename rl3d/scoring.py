@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from rl3d.assets import Asset
 from rl3d.cameras import evaluation_cameras
 from rl3d.protocols import RewardPart, Shown
-from rl3d.rewards.base import from_callable
+from rl3d.rewards.base import Judge, from_callable
 from rl3d.rewards.clip import Clip
 from rl3d.rewards.consistency import Normals
 from rl3d.rewards.guards import Area, ColourEntropy, Sharpness
@@ -83,7 +83,7 @@ def _from_file(path: Path, name: str) -> RewardPart:
         return found
     if not callable(found):
         raise ValueError(f"{path} holds no reward and no function {name!r}; it has {type(found).__name__}")
-    return from_callable(found)
+    return from_callable(cast(Judge, found))
 
 
 def score(asset: Asset, prompt: Prompt, rewards: Mapping[str, RewardPart], device: str = "cpu") -> dict[str, dict[str, Any]]:
