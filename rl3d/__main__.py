@@ -1,4 +1,4 @@
-"""The command line: ``rl3d generate``, ``finetune``, ``resume``, ``evaluate``, ``recipes``, ``doctor``."""
+"""The command line: ``rl3d COMMAND ...``; without one it lists them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ USAGE = """rl3d makes 3D objects from text, and teaches them with rewards.
   rl3d finetune draft                teach the prior    (rl3d finetune --help: the lessons)
   rl3d resume runs/a-red-mug         continue a run that was stopped
   rl3d evaluate                      generate and score held-out prompts
+  rl3d score runs/a-red-mug          score any asset with any rewards
+  rl3d reward train pairs.jsonl      make a reward of recorded preferences
   rl3d recipes                       list the recipes
   rl3d doctor                        say what works on this machine
 """
@@ -22,7 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return
-    if words[0] not in ("generate", "finetune", "resume", "evaluate", "recipes", "doctor"):
+    if words[0] not in ("generate", "finetune", "resume", "evaluate", "score", "reward", "recipes", "doctor"):
         print(f"rl3d: there is no command {words[0]!r}\n\n{USAGE}", end="", file=sys.stderr)
         raise SystemExit(2)
     try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tyro.conf import AvoidSubcommands, Positional, arg
 
 from rl3d.assess import assess
+from rl3d.assets import load_asset
 from rl3d.doctor import report
 from rl3d.files import write_whole
 from rl3d.finetune import Team
@@ -23,10 +25,17 @@ from rl3d.finetune import produce as finetuning
 from rl3d.generate import Request, create, find_run, produce
 from rl3d.lesson import Lesson, compared, lesson_file, lesson_files, load_lesson, with_names
 from rl3d.optimize import Diverged
+from rl3d.preferences import train_reward
+from rl3d.priors.embedded import Embedded
 from rl3d.recipe import Recipe, comparison, describe, load_recipe, recipe_file, recipe_files, starting_from
+from rl3d.record import LogName, check_logs
+from rl3d.rewards.clip import Clip
 from rl3d.run import Run, circumstances, short_name
 from rl3d.scene import read_prompts
+from rl3d.scoring import USUAL, reward_of, table
+from rl3d.scoring import score as scored
 from rl3d.start import FromFile
+from rl3d.types import Prompt
 
 LESSON = "finetune"
 """The kind of a run that teaches a prior."""
@@ -50,6 +59,10 @@ class Generate:
     """Go on although the prior does not know some words."""
     init: str = ""
     """An asset to improve or edit: a splat .ply, or a .glb, .gltf or .obj mesh. Nothing is drawn or matched then."""
+    tensorboard: bool = False
+    """Also write what metrics.jsonl holds for TensorBoard, into the run's folder."""
+    wandb: bool = False
+    """Also log what metrics.jsonl holds to Weights & Biases."""
     dry_run: bool = False
     """Print the recipe's settings beside its paper's, and its cost, and stop; without --recipe those of all."""
 
@@ -77,6 +90,8 @@ class Resume:
 
     folder: Positional[Path]
     device: str = "cpu"
+    tensorboard: bool = False
+    wandb: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,7 +125,7 @@ def generate(words: list[str]) -> None:
         return
     if isinstance(recipe.start, FromFile):
         recipe.start.check()
-    if asked.allow_unknown and recipe.prior is not None:
+    if asked.allow_unknown and isinstance(recipe.prior, Embedded):
         recipe = replace(recipe, prior=replace(recipe.prior, allow_unknown=True))
     prompts = read_prompts(asked.prompts)
     if not prompts:
@@ -118,7 +133,9 @@ def generate(words: list[str]) -> None:
     if recipe.prior is not None:
         for prompt in prompts:
             recipe.prior.check(prompt)
-    changed = _without(words, {"--recipe", "--out", "--seed", "--device"}, set(asked.prompts))
+    logs = _logs(asked)
+    elsewhere = [word for word in words if word not in LOG_FLAGS]
+    changed = _without(elsewhere, {"--recipe", "--out", "--seed", "--device"}, set(asked.prompts))
     for i, prompt in enumerate(prompts):
         request = Request(prompt, asked.recipe, tuple(changed), asked.seed)
         if asked.out is not None and len(prompts) == 1:
@@ -132,7 +149,7 @@ def generate(words: list[str]) -> None:
         with run.lock():
             if not (run.folder / "run.json").is_file():
                 create(run, request, recipe, source)
-            _show(run, recipe, asked.device, f"[{i + 1}/{len(prompts)}] " if len(prompts) > 1 else "")
+            _show(run, recipe, asked.device, f"[{i + 1}/{len(prompts)}] " if len(prompts) > 1 else "", logs)
 
 
 def finetune(words: list[str]) -> None:
@@ -245,8 +262,23 @@ def resume(words: list[str]) -> None:
             _teach(run, recorded_lesson(run), team)
         return
     recipe = recorded_recipe(run)
+    recipe, logs = recorded_recipe(run), _logs(asked)
     with run.lock():
-        _show(run, recipe, asked.device)
+        _show(run, recipe, asked.device, logs=logs)
+
+
+LOG_FLAGS = ("--tensorboard", "--no-tensorboard", "--wandb", "--no-wandb")
+"""Where numbers go besides: no part of what a run is."""
+
+
+def _logs(asked: Generate | Resume) -> list[LogName]:
+    names: list[LogName] = []
+    if asked.tensorboard:
+        names.append("tensorboard")
+    if asked.wandb:
+        names.append("wandb")
+    check_logs(names)
+    return names
 
 
 def recorded_recipe(run: Run) -> Recipe:
@@ -259,7 +291,7 @@ def recorded_recipe(run: Run) -> Recipe:
     flags = _without([flag for flag in given if flag != "--allow-unknown"], {"--init"}, set())
     plain = _recipe_with(source, _value_of(given, "--init", ""))
     recipe = tyro.cli(AvoidSubcommands[Recipe], args=flags, default=plain, prog="rl3d resume")
-    if "--allow-unknown" in given and recipe.prior is not None:
+    if "--allow-unknown" in given and isinstance(recipe.prior, Embedded):
         recipe = replace(recipe, prior=replace(recipe.prior, allow_unknown=True))
     if describe(recipe) != json.loads((run.folder / "recipe.json").read_text()):
         raise ValueError(
@@ -268,7 +300,7 @@ def recorded_recipe(run: Run) -> Recipe:
     return recipe
 
 
-def _show(run: Run, recipe: Recipe, device: str, prefix: str = "") -> None:
+def _show(run: Run, recipe: Recipe, device: str, prefix: str = "", logs: Sequence[LogName] = ()) -> None:
     """Do a run with a live progress bar."""
     console = Console(stderr=True)
     text = run.about["prompt"]["text"]
@@ -291,7 +323,7 @@ def _show(run: Run, recipe: Recipe, device: str, prefix: str = "") -> None:
             f"{prefix}{text[:40]}", total=recipe.steps, now="drawing views from the prior" if recipe.draw else "starting"
         )
         try:
-            for report, _ in produce(run, recipe, device=device):
+            for report, _ in produce(run, recipe, device=device, logs=logs):
                 losses = "  ".join(f"{name} {loss:.3g}" for name, loss in report.losses.items())
                 bar.update(task, completed=report.step, now=f"{losses}  size {report.size}")
             bar.update(task, now="exporting")
@@ -318,6 +350,77 @@ def evaluate(words: list[str]) -> None:
     """Generate and score held-out prompts."""
     asked = tyro.cli(Evaluate, args=words, prog="rl3d evaluate")
     assess(asked.prompts, asked.recipe, asked.out, asked.json, asked.limit, asked.seed, asked.device)
+
+
+@dataclass(frozen=True)
+class ScoreAsset:
+    """Score an asset with any rewards, from eight sides that no optimization has seen, and print a table."""
+
+    path: Positional[Path]
+    """A run's folder, a PLY of Gaussians, or a .glb, .gltf or .obj mesh."""
+    prompt: str = ""
+    """What it should be; a run knows."""
+    negative: str = ""
+    rewards: tuple[str, ...] = USUAL
+    """Names, such as encoder, judge, whole, stands, drop, verified (a wrong one lists all); clip:MODEL[:PRETRAINED];
+    trained:FOLDER; FILE.py:NAME for one of your own."""
+    json: bool = False
+    """Print JSON."""
+    device: str = "cpu"
+
+
+def score(words: list[str]) -> None:
+    """Score an asset."""
+    asked = tyro.cli(ScoreAsset, args=words, prog="rl3d score")
+    parts = {name: reward_of(name) for name in asked.rewards}
+    if not asked.path.exists():
+        raise ValueError(f"there is no asset {asked.path}: check the path")
+    asset = load_asset(asked.path)
+    prompt = Prompt(asked.prompt.strip(), asked.negative) if asked.prompt.strip() else asset.prompt
+    if prompt is None:
+        raise ValueError(f'{asked.path} does not say what it should be: add --prompt "a red mug"')
+    scores = scored(asset, prompt, parts, asked.device)
+    if asked.json:
+        # Without bounds there is no number that JSON could hold.
+        for told in scores.values():
+            told["range"] = [x if math.isfinite(x) else None for x in told["range"]]
+        print(json.dumps({"path": str(asked.path), "prompt": vars(prompt), "scores": scores}, indent=2, ensure_ascii=False))
+        return
+    print(f"{asked.path}: {prompt.text}\n\n{table(scores)}")
+
+
+@dataclass(frozen=True)
+class TrainReward:
+    """Fit a reward to recorded preferences; its format is described in rl3d/preferences.py."""
+
+    pairs: Positional[Path]
+    """JSON lines, one for each comparison: {"prompt": ..., "a": PATH, "b": PATH, "preferred": "a", "annotator": ...}, of
+    assets or pictures; "preferred" is "a", "b" or "tie"."""
+    out: Path | None = None
+    """Where the reward goes. Default: beside the pairs, named after them."""
+    encoder: Clip = field(default_factory=Clip)
+    """Whose features are used."""
+    joint: bool = True
+    """Whether all views are looked at together too, not only each alone."""
+    held_out: float = 0.2
+    """The share of comparisons that it is tested on."""
+    seed: int = 0
+
+
+def reward(words: list[str]) -> None:
+    """Make a reward: ``rl3d reward train``."""
+    if not words or words[0] != "train":
+        raise ValueError("say what to do: rl3d reward train PAIRS.jsonl (--help: every setting)")
+    asked = tyro.cli(TrainReward, args=words[1:], prog="rl3d reward train")
+    out = asked.out or asked.pairs.with_name(f"{asked.pairs.stem}-reward")
+    fitted = train_reward(asked.pairs, out, encoder=asked.encoder, joint=asked.joint, held_out=asked.held_out, seed=asked.seed)
+    low, high = fitted.accuracy_interval
+    print(f"{fitted.pairs} comparisons, {fitted.held_out} of them held out by {fitted.held_out_by}")
+    print(f"accuracy {fitted.accuracy:.3f} [{low:.3f}, {high:.3f}] held out, {fitted.accuracy_in_training:.3f} in training")
+    print(f"log-loss {fitted.log_loss:.3f} (a coin's: 0.693), calibration error {fitted.calibration_error:.3f}")
+    for name, right in fitted.by_annotator.items():
+        print(f"  {name}: {right:.3f}")
+    print(f"{out}: use it as Trained({str(out)!r}) in a recipe, or rl3d score ASSET --rewards trained:{out}")
 
 
 def recipes(words: list[str]) -> None:

@@ -8,14 +8,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from rl3d.cameras import Orbit, RandomOrbit, Rig
 from rl3d.priors.embedded import Embedded
+from rl3d.priors.stable_diffusion import StableDiffusion
 from rl3d.protocols import RewardPart, Term
 from rl3d.representations.gaussians import Gaussians
 from rl3d.representations.nerf import Nerf
 from rl3d.rewards.clip import Clip
+from rl3d.rewards.guards import Area, ColourEntropy, Sharpness
 from rl3d.start import Draw, FromFile, Hull, Start
 from rl3d.terms.match import Match
 
@@ -75,6 +77,34 @@ class BestOf:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """How a run looks at itself on the way: what its rewards and guards say from the same sides every so many steps.
+
+    It is reported when a reward rises while guards fall: both in averages over ``window`` looks, by ``certainty`` standard
+    errors, and the guard by at least the fraction ``least`` of its best (:func:`rl3d.rewards.guards.alarm`). "stop" then ends
+    the run there; "roll back" ends it with the scene as it was when the guards were at their best.
+    """
+
+    every: int = 10
+    """Steps between looks; 0 never looks."""
+    window: int = 3
+    certainty: float = 3.0
+    least: float = 0.05
+    then: Literal["warn", "stop", "roll back"] = "warn"
+    rig: Rig = field(default_factory=lambda: Orbit(views=4, elevation_deg=15.0, start_deg=45.0))
+    """From where; a random rig stands where it first stood."""
+
+    def __post_init__(self):
+        if self.every < 0 or self.window < 1 or self.certainty < 0 or self.least < 0:
+            got = f"every {self.every}, window {self.window}, certainty {self.certainty}, least {self.least}"
+            raise ValueError(f"a watch needs every of 0 or more, a window of 1 or more, and no negative threshold; got {got}")
+
+    def due(self, step: int) -> bool:
+        """Whether the scene is looked at after so many steps."""
+        return bool(self.every) and step % self.every == 0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How a scene is optimised. Every number in it is a flag of ``rl3d generate``."""
 
@@ -82,7 +112,7 @@ class Recipe:
     """The signals, by name."""
     about: str = ""
     """One line for people: what it does, the paper it follows, its departures."""
-    prior: Embedded | None = field(default_factory=Embedded)
+    prior: Embedded | StableDiffusion | None = field(default_factory=Embedded)
     draw: Draw | None = field(default_factory=Draw)
     """Views to draw from the prior before the first step."""
     start: Start = field(default_factory=Hull)
@@ -103,8 +133,17 @@ class Recipe:
     search: BestOf | None = None
     """Whether several scenes are begun and the best kept."""
     paper: Paper | None = None
-    guards: dict[str, Clip] = field(default_factory=lambda: {"reward": Clip(), "judge": Clip("judge")})
-    """Rewards that are reported of the result, and never optimised here."""
+    guards: dict[str, RewardPart] = field(
+        default_factory=lambda: {
+            "reward": Clip(),
+            "judge": Clip("judge"),
+            "sharpness": Sharpness(),
+            "colours": ColourEntropy(),
+            "area": Area(),
+        }
+    )
+    """Rewards that are logged on the way and reported of the result, and never optimised here."""
+    watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self):
         for name in (*self.weights, *self.ratios):
