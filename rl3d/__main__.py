@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 USAGE = """rl3d makes 3D objects from text, and teaches them with rewards.
 
@@ -17,6 +18,9 @@ USAGE = """rl3d makes 3D objects from text, and teaches them with rewards.
   rl3d doctor                        say what works on this machine
 """
 
+COMMANDS = ("generate", "finetune", "resume", "evaluate", "score", "reward", "recipes", "doctor")
+"""Each a module of ``rl3d.commands``, imported when it is asked for."""
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command. A user's mistake ends in one line on stderr and exit code 2, Ctrl-C in 130, never in a traceback."""
@@ -24,13 +28,11 @@ def main(arguments: list[str] | None = None) -> None:
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return
-    if words[0] not in ("generate", "finetune", "resume", "evaluate", "score", "reward", "recipes", "doctor"):
+    if words[0] not in COMMANDS:
         print(f"rl3d: there is no command {words[0]!r}\n\n{USAGE}", end="", file=sys.stderr)
         raise SystemExit(2)
     try:
-        from rl3d import commands
-
-        getattr(commands, words[0])(words[1:])
+        import_module(f"rl3d.commands.{words[0]}").main(words[1:])
     except KeyboardInterrupt:
         print("\nrl3d: stopped", file=sys.stderr)
         raise SystemExit(130) from None
