@@ -1,7 +1,8 @@
-"""How well the prior's samples follow held-out prompts: ``python bench/prior.py [--prior DIR] [--guidance 2 3 5]``.
+"""How well the prior's samples follow held-out prompts: ``python bench/prior.py [--guidance 2 3 5] [--best 1 4 8]``.
 
 Draws sets of views of the validation prompts, and asks the embedded encoder and the judge for the right caption among the hard
-pool of each, as ``rl3d evaluate`` does with assets; true renders from the same cameras stand beside.
+pool of each, as ``rl3d evaluate`` does with assets; true renders from the same cameras stand beside. Of several samples the
+encoder's favourite is taken (``--best``), so that only the judge's figure says something then.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class Settings:
     judge: str = "judge"
     """Names or folders of the two dual encoders."""
     guidance: tuple[float, ...] = (3.0,)
+    best: tuple[int, ...] = (1,)
+    """Samples of which the encoder chooses one."""
     steps: int = 16
     rescale: float = 0.5
     views: int = 4
@@ -63,6 +66,10 @@ def concatenated(parts: list[Views], cameras) -> Views:
     return Views(torch.cat([p.rgb for p in parts]), torch.cat([p.alpha for p in parts]), None, None, cameras)
 
 
+def select(views: Views, index: torch.Tensor) -> Views:
+    return Views(views.rgb[index], views.alpha[index], None, None, views.cameras)
+
+
 @torch.no_grad()
 def main(s: Settings) -> None:
     questions = read_questions(prompt_set("validation"))[: s.limit]
@@ -73,11 +80,16 @@ def main(s: Settings) -> None:
     sets = {"true renders": (concatenated(truths, cameras), 0.0)}
     for guidance in s.guidance:
         rng, parts, start = torch.Generator().manual_seed(0), [], time.perf_counter()
-        for i in range(0, len(questions), s.batch):
-            prompts = [Prompt(q.prompt) for q in questions[i : i + s.batch]]
+        drawn = [question for question in questions for _ in range(max(s.best))]
+        for i in range(0, len(drawn), s.batch):
+            prompts = [Prompt(q.prompt) for q in drawn[i : i + s.batch]]
             options: dict[str, Any] = {"steps": s.steps, "guidance": guidance, "rescale": s.rescale}
             parts.append(sample_views(prior, prompts, cameras, rng=rng, **options))
-        sets[f"samples, guidance {guidance:g}"] = (concatenated(parts, cameras), time.perf_counter() - start)
+        views, seconds = concatenated(parts, cameras), (time.perf_counter() - start) / max(s.best)
+        score = judges["encoder"].score(views, [Prompt(q.prompt) for q in drawn]).value.view(len(questions), -1)
+        for count in s.best:
+            favourite = torch.arange(len(questions)) * max(s.best) + score[:, :count].argmax(1)
+            sets[f"guidance {guidance:g}, best of {count}"] = (select(views, favourite), count * seconds)
     results = {}
     print(f"{'':24}{'encoder R@1':>12}{'judge R@1':>12}{'s a set':>9}")
     for name, (views, seconds) in sets.items():

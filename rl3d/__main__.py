@@ -1,19 +1,26 @@
-"""The command line: ``rl3d generate``, ``resume``, ``evaluate``, ``world``, ``recipes``, ``doctor``."""
+"""The command line: ``rl3d COMMAND ...``; without one it lists them."""
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 USAGE = """rl3d makes 3D objects from text, and teaches them with rewards.
 
   rl3d generate "a red mug"          make an object      (rl3d generate --help: every setting)
   rl3d generate prompts.txt          one for each line
+  rl3d finetune draft                teach the prior    (rl3d finetune --help: the lessons)
   rl3d resume runs/a-red-mug         continue a run that was stopped
   rl3d evaluate                      generate and score held-out prompts
+  rl3d score runs/a-red-mug          score any asset with any rewards
+  rl3d reward train pairs.jsonl      make a reward of recorded preferences
   rl3d world build FOLDER            render your own captioned meshes, to train on  (also: rl3d world fetch, train)
   rl3d recipes                       list the recipes
   rl3d doctor                        say what works on this machine
 """
+
+COMMANDS = ("generate", "finetune", "resume", "evaluate", "score", "reward", "world", "recipes", "doctor")
+"""Each a module of ``rl3d.commands``, imported when it is asked for."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -22,13 +29,11 @@ def main(arguments: list[str] | None = None) -> None:
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return
-    if words[0] not in ("generate", "resume", "evaluate", "world", "recipes", "doctor"):
+    if words[0] not in COMMANDS:
         print(f"rl3d: there is no command {words[0]!r}\n\n{USAGE}", end="", file=sys.stderr)
         raise SystemExit(2)
     try:
-        from rl3d import commands
-
-        getattr(commands, words[0])(words[1:])
+        import_module(f"rl3d.commands.{words[0]}").main(words[1:])
     except KeyboardInterrupt:
         print("\nrl3d: stopped", file=sys.stderr)
         raise SystemExit(130) from None

@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from rl3d.cameras import evaluation_cameras
 from rl3d.evaluate.benchmark import Examiner, prompt_set, read_questions, summarize, table
 from rl3d.export.pictures import png_bytes, sheet
 from rl3d.export.ply import read_ply
 from rl3d.files import write_whole
-from rl3d.generate import Request, create, evaluation_cameras, find_run, produce
+from rl3d.generate import Request, create, find_run, produce
 from rl3d.recipe import load_recipe, recipe_file
 from rl3d.rewards.clip import Clip
 from rl3d.run import circumstances, short_name

@@ -85,3 +85,21 @@ class RandomOrbit:
 
 
 Rig = Orbit | RandomOrbit
+
+
+def evaluation_cameras(size: int = 128) -> Cameras:
+    """Eight sides that no optimization has seen: below and above its elevations, another field of view, twice the pixels."""
+    azimuth = torch.tensor([[22.5, 112.5, 202.5, 292.5, 67.5, 157.5, 247.5, 337.5]])
+    elevation = torch.tensor([[-8.0] * 4 + [52.0] * 4])
+    return look_at_origin(azimuth, elevation, distance=3.6, fov_y_deg=33.0, width=size, height=size)
+
+
+def worded(text: str, azimuth_deg: float, elevation_deg: float) -> str:
+    """Say from where a prompt's object is seen (Poole et al. 2022, "DreamFusion", sec. 3.2).
+
+    "overhead view" above 60 degrees of elevation; else "front view" within 45 degrees of azimuth 0, "back view" within 45 of
+    180, "side view" between. A model that does not know these words takes no notice, or harm.
+    """
+    away = abs((azimuth_deg + 180) % 360 - 180)
+    side = "overhead" if elevation_deg > 60 else "front" if away <= 45 else "back" if away >= 135 else "side"
+    return f"{text}, {side} view"

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import resource
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from rl3d.cameras import look_at_origin
+from rl3d.cameras import evaluation_cameras
 from rl3d.export.mesh import to_mesh, write_glb
 from rl3d.export.pictures import contact_sheet, png_bytes, write_turntable
 from rl3d.export.ply import write_ply
 from rl3d.files import write_whole
 from rl3d.optimize import Optimization, Report
-from rl3d.protocols import Representation
+from rl3d.protocols import Representation, Shown
 from rl3d.recipe import Recipe, describe
+from rl3d.record import Alert, Log, LogName, Watcher, first_alert, line, open_log, value_of
+from rl3d.rewards.base import SplatScene
 from rl3d.run import Run, circumstances
-from rl3d.scene import load_scene, scene_file
 from rl3d.search import Contest, begin, optimize, restore, state
-from rl3d.types import Cameras, Look, Prompt, Views
+from rl3d.types import Cameras, Look, Prompt, Splats, Views
 
 CHECKPOINT_EVERY = 25
 """Steps between checkpoints."""
@@ -55,8 +57,13 @@ def create(run: Run, request: Request, recipe: Recipe, source: Path) -> None:
     run.write_json("run.json", {**request.plain(), "recipe_sha256": digest, "depends_on": circumstances()})
 
 
-def produce(run: Run, recipe: Recipe, *, device: str = "cpu") -> Iterator[tuple[Report, Optimization | Contest]]:
+def produce(
+    run: Run, recipe: Recipe, *, device: str = "cpu", logs: Sequence[LogName] = ()
+) -> Iterator[tuple[Report, Optimization | Contest]]:
     """Do a run, or what is left of it; yields after every step. When it ends the folder is complete.
+
+    It may end before the recipe's steps are done, where its reward rises while guards fall (:class:`rl3d.recipe.Watch`).
+    ``logs`` get the lines of ``metrics.jsonl`` too.
 
     Leaving early (an exception, Ctrl-C) saves a checkpoint first, so that nothing is lost.
     """
@@ -80,29 +87,50 @@ def produce(run: Run, recipe: Recipe, *, device: str = "cpu") -> Iterator[tuple[
     if not saved:
         save()
     last = o.step
+    watcher = Watcher(recipe, Prompt(**about["prompt"]), device)
+    looks = [record for record in run.metrics() if "guards" in record]
+    alert = first_alert(recipe, looks)
+    opened: list[Log] = []
     try:
-        for report in optimize(o):
-            losses, norms = ({k: round(v, 6) for k, v in part.items()} for part in (report.losses, report.norms))
-            run.log(
-                {
-                    "step": report.step,
-                    "seconds": round(seconds(), 3),
-                    "losses": losses,
-                    "gradient_norms": norms,
-                    "size": report.size,
-                    "skipped": report.skipped,
-                }
-            )
+        opened += [open_log(name, run.folder, describe(recipe), o.step) for name in logs]
+        # A run that was killed after it had been ended by an alert is not taken up again.
+        for report in optimize(o) if alert is None or alert.then == "warn" else ():
+            record = line(report, seconds())
+            if recipe.watch.due(report.step):
+                record |= watcher.look(o.scene)
+                looks.append(record)
+                alert = alert or first_alert(recipe, looks)
+                if recipe.watch.then == "roll back":
+                    run.save(*state(o), _state_of(report.step))
+            run.log(record)
+            for log in opened:
+                log.write(record)
             if report.step % CHECKPOINT_EVERY == 0 or report.step == recipe.steps:
                 preview(run, seen(o.scene), report.step)
                 save()
                 last = o.step
             yield report, o
+            if alert is not None and alert.then != "warn":
+                break
     except (KeyboardInterrupt, GeneratorExit):
         if o.step != last:
             save()
         raise
-    finish(run, o, seconds)
+    finally:
+        for log in opened:
+            log.close()
+    if alert is not None and alert.then == "roll back":
+        earlier = run.load(_state_of(alert.since))
+        if earlier is None:
+            raise ValueError(f"{run.folder / _state_of(alert.since)} is missing, to which this run goes back: start it anew")
+        o = restore(recipe, *earlier, device=device)
+    finish(run, o, seconds, alert)
+    shutil.rmtree(run.folder / "states", ignore_errors=True)
+
+
+def _state_of(step: int) -> str:
+    """Where the state after so many steps is kept, as long as the run may go back to it."""
+    return f"states/step_{step:05d}.safetensors"
 
 
 def seen(scene: Representation) -> Look:
@@ -120,36 +148,27 @@ def preview(run: Run, look: Look, step: int) -> None:
     write_whole(run.folder / "previews" / f"step_{step:05d}.png", png_bytes(contact_sheet(look, 128)))
 
 
-def evaluation_cameras(size: int = 128) -> Cameras:
-    """Eight sides that no optimization has seen: below and above its elevations, another field of view, twice the pixels."""
-    azimuth = torch.tensor([[22.5, 112.5, 202.5, 292.5, 67.5, 157.5, 247.5, 337.5]])
-    elevation = torch.tensor([[-8.0] * 4 + [52.0] * 4])
-    return look_at_origin(azimuth, elevation, distance=3.6, fov_y_deg=33.0, width=size, height=size)
-
-
 @torch.no_grad()
-def judge(recipe: Recipe, prompt: Prompt, look: Look, device: torch.device | str = "cpu") -> dict[str, float | None]:
+def judge(
+    recipe: Recipe, prompt: Prompt, look: Look, splats: Splats, device: torch.device | str = "cpu"
+) -> dict[str, float | None]:
     """Every guard's score of the object from unseen sides; None where a judgement could not be had."""
-    views = look(evaluation_cameras().to(device))
-    scores = {}
-    for name, guard in recipe.guards.items():
-        score = guard.build(device).score(views, [prompt])
-        scores[name] = round(float(score.value[0]), 6) if bool(score.valid[0]) else None
-    return scores
+    shown = Shown(look(evaluation_cameras().to(device)), (SplatScene(splats),))
+    return {name: value_of(guard.build(device), shown, prompt) for name, guard in recipe.guards.items()}
 
 
-def finish(run: Run, o: Optimization | Contest, seconds) -> None:
+def finish(run: Run, o: Optimization | Contest, seconds: Callable[[], float], alert: Alert | None = None) -> None:
     """Write what a user takes away: the asset, its mesh, its pictures, and the summary, last of all."""
     splats, look = o.scene.splats(), seen(o.scene)
     write_ply(run.folder / "asset.ply", splats)
     write_whole(run.folder / "preview.png", png_bytes(contact_sheet(look)))
     write_turntable(run.folder / "turntable.mp4", look)
-    notes: list[str] = []
+    notes: list[str] = [] if alert is None else [str(alert)]
     try:
         write_glb(run.folder / "mesh.glb", to_mesh(look))
     except ValueError as error:
         notes.append(f"no mesh: {error}")
-    scores = judge(o.recipe, o.prompt, look, o.scene.device)
+    scores = judge(o.recipe, o.prompt, look, splats, o.scene.device)
     summary = {
         "prompt": o.prompt.text,
         "scores": scores,
@@ -158,6 +177,7 @@ def finish(run: Run, o: Optimization | Contest, seconds) -> None:
         "skipped_steps": o.skipped,
         "seconds": round(seconds(), 2),
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "alert": None if alert is None else alert.plain(),
         "notes": notes,
     }
     run.write_json("summary.json", summary)
@@ -170,25 +190,3 @@ def find_run(out: Path, name: str, request: Request) -> Run:
         if not (run.folder / "run.json").is_file() or request.matches(run.about):
             return run
     raise ValueError(f"{out} holds ten thousand runs of this prompt: choose another --out")
-
-
-def read_prompts(names: Sequence[str]) -> list[Prompt]:
-    """Prompts from the words of a command line: a prompt itself, a scene, or a file with a prompt on each line."""
-    prompts = []
-    for name in names:
-        path = Path(name)
-        if name.endswith(".txt"):
-            if not path.is_file():
-                raise ValueError(f"there is no prompt file {name}")
-            lines = [line.strip() for line in path.read_text().splitlines()]
-            found = [Prompt(line) for line in lines if line and not line.startswith("#")]
-            if not found:
-                raise ValueError(f"{name} holds no prompts: write one on each line")
-            prompts += found
-        elif scene := scene_file(name):
-            prompts.append(load_scene(scene))
-        elif name.strip():
-            prompts.append(Prompt(name.strip()))
-        else:
-            raise ValueError('the prompt is empty: say what to make, for example "a red mug"')
-    return prompts

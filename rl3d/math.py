@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 SH_C0 = 0.28209479177387814
@@ -60,3 +60,42 @@ def flow_level_at(t: float) -> Level:
 def level_at(t: float) -> Level:
     """The cosine schedule: alpha = cos(pi t / 2), sigma = sin(pi t / 2), for a noise time t in [0, 1]."""
     return Level(math.cos(math.pi * t / 2), math.sin(math.pi * t / 2))
+
+
+def relocated(
+    opacities: Float[Tensor, "n"], scales: Float[Tensor, "n 3"], copies: Float[Tensor, "n"]
+) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
+    """Opacities and standard deviations with which so many copies of a Gaussian look like it alone.
+
+    Kheradmand et al. (2024), "3D Gaussian Splatting as Markov Chain Monte Carlo", eq. 9, whose double sum is, by the
+    hockey-stick identity, the sum of C(N, j) (-1)^(j - 1) o^j / sqrt(j) over j = 1 ... N. ``copies`` counts the Gaussian
+    itself; at most 51 count.
+    """
+    most = 51
+    n = copies.double().clamp(1, most)
+    own = opacities.double()
+    shared = -torch.expm1(torch.log1p(-own.clamp(max=1 - 1e-7)) / n)
+    j = torch.arange(1, most + 1, dtype=torch.float64, device=own.device)
+    binomials = torch.exp(torch.lgamma(n + 1)[:, None] - torch.lgamma(j + 1) - torch.lgamma((n[:, None] - j).clamp(min=0) + 1))
+    signs = 1 - 2 * ((j - 1) % 2)
+    terms = torch.where(j <= n[:, None], binomials * signs * shared[:, None] ** j / j.sqrt(), 0.0)
+    return shared.to(opacities), (scales.double() * (own / terms.sum(1))[:, None]).to(scales)
+
+
+def exploration(
+    quats: Float[Tensor, "n 4"], scales: Float[Tensor, "n 3"], opacities: Float[Tensor, "n"], noise: Float[Tensor, "n 3"]
+) -> Float[Tensor, "n 3"]:
+    """Standard normal noise as steps of Gaussians' centres: along their extent, and only where they are nearly transparent.
+
+    Kheradmand et al. (2024), eq. 8: covariance times noise times sigmoid(-100 (opacity - 0.005)).
+    """
+    rotation = rotation_from_quat(quats)
+    along = scales.square() * (rotation.mT @ noise[..., None])[..., 0]
+    return torch.sigmoid(-100 * (opacities - 0.005))[:, None] * (rotation @ along[..., None])[..., 0]
+
+
+def draw(weights: Float[Tensor, "n"], count: int, rng: torch.Generator | None = None) -> Int[Tensor, "count"]:
+    """Draw indices in proportion to non-negative weights, with replacement; any number of them may be weighed."""
+    below = weights.double().cumsum(0)
+    at = torch.rand(count, generator=rng, dtype=torch.float64).to(below) * below[-1]
+    return torch.searchsorted(below, at, right=True).clamp(max=len(weights) - 1)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from rl3d.protocols import Prior, Representation, Signal, Situation, Step
+from rl3d.protocols import Heard, Prior, Representation, Signal, Situation, Step
 from rl3d.recipe import Recipe
 from rl3d.types import Cameras, Prompt, Views
 
@@ -28,6 +30,12 @@ class Report:
     """By term, before weights."""
     norms: dict[str, float]
     """Of each pixel term's gradient on the pixels, after weights."""
+    weights: dict[str, float]
+    """What each term's loss was multiplied with; scene terms with a ratio are not here, since theirs differs by parameter."""
+    cosines: dict[str, dict[str, float]]
+    """Of each pixel term's gradient on the pixels with each other one's, each pair once; not where one is zero."""
+    rewards: dict[str, dict[str, Heard]]
+    """What rewards said, by term and reward."""
     size: int
     """Of the scene: Gaussians, or cells of space that are not empty."""
     skipped: bool
@@ -106,10 +114,13 @@ def advance(o: Optimization) -> Report:
     rendered, trace = o.scene.render(cameras)
     leaves = rendered.leaves()
 
-    pixel_losses, scene_losses = {}, {}
+    pixel_losses, scene_losses, rewards = {}, {}, {}
     for name, signal in o.signals.items():
         views = leaves.select(slices[name]) if asked[name] is not None else leaves
-        losses = signal.losses(Step(views, o.scene, o.prior, o.prompt, progress, o.rng, o.step))
+        now = Step(views, o.scene, o.prior, o.prompt, progress, o.rng, o.step)
+        losses = signal.losses(now)
+        if now.heard:
+            rewards[name] = now.heard
         unknown = losses.keys() - {"pixels", "scene"}
         assert not unknown, f"{name} has losses for {unknown}"
         if "pixels" in losses:
@@ -118,7 +129,8 @@ def advance(o: Optimization) -> Report:
             scene_losses[name] = losses["scene"]
 
     gradients = _pixel_gradients(pixel_losses, leaves.tensors(), recipe.weights, keep=scene_losses.keys())
-    gradients = _balance(gradients, recipe.ratios)
+    factors = _balance(gradients, recipe.ratios)
+    gradients = {name: [factors[name] * p for p in parts] for name, parts in gradients.items()}
     total = [torch.stack(parts).sum(0) for parts in zip(*gradients.values(), strict=True)]
     o.optimizer.zero_grad(set_to_none=True)
     good = all(g.isfinite().all() for g in total) and all(bool(x.detach().isfinite()) for x in scene_losses.values())
@@ -145,7 +157,11 @@ def advance(o: Optimization) -> Report:
             )
     losses = {name: float(loss.detach()) for name, loss in (pixel_losses | scene_losses).items()}
     norms = {name: _norm(parts) for name, parts in gradients.items()}
-    return Report(o.step, losses, norms, len(o.scene), not good, rendered.detach())
+    weights = {name: recipe.weights.get(name, 1.0) * factors.get(name, 1.0) for name in losses}
+    for name in scene_losses.keys() & recipe.ratios.keys() - gradients.keys():
+        del weights[name]
+    cosines = _cosines(gradients, norms)
+    return Report(o.step, losses, norms, weights, cosines, rewards, len(o.scene), not good, rendered.detach())
 
 
 def _together(asked: Mapping[str, Cameras | None]) -> tuple[Cameras, dict[str, slice]]:
@@ -186,17 +202,26 @@ def _norm(parts: list[Tensor]) -> float:
     return float(torch.stack([p.square().sum() for p in parts]).sum().sqrt())
 
 
-def _balance(gradients: dict[str, list[Tensor]], ratios: Mapping[str, float]) -> dict[str, list[Tensor]]:
-    """Scale the gradients named in ``ratios`` to that fraction of the norm of all the others' sum."""
+def _balance(gradients: Mapping[str, list[Tensor]], ratios: Mapping[str, float]) -> dict[str, float]:
+    """The factors that bring gradients named in ``ratios`` to that fraction of the norm of all the others' sum."""
+    factors = dict.fromkeys(gradients, 1.0)
     rest = [parts for name, parts in gradients.items() if name not in ratios]
-    if not rest:
-        return gradients
-    reference = _norm([torch.stack(parts).sum(0) for parts in zip(*rest, strict=True)])
-    balanced = {}
-    for name, parts in gradients.items():
-        factor = ratios[name] * reference / max(_norm(parts), 1e-12) if name in ratios else 1.0
-        balanced[name] = [factor * p for p in parts]
-    return balanced
+    if rest:
+        reference = _norm([torch.stack(parts).sum(0) for parts in zip(*rest, strict=True)])
+        for name in gradients.keys() & ratios.keys():
+            factors[name] = ratios[name] * reference / max(_norm(gradients[name]), 1e-12)
+    return factors
+
+
+def _cosines(gradients: Mapping[str, list[Tensor]], norms: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Cosines between gradients on the pixels, each pair once."""
+    found: dict[str, dict[str, float]] = {}
+    for one, other in itertools.combinations(gradients, 2):
+        length = norms[one] * norms[other]
+        if math.isfinite(length) and length > 0:
+            dot = torch.stack([(a * b).sum() for a, b in zip(gradients[one], gradients[other], strict=True)]).sum()
+            found.setdefault(one, {})[other] = float(dot) / length
+    return found
 
 
 def _add_scene_gradients(losses: Mapping[str, Tensor], parameters: list[Tensor], recipe: Recipe) -> None:

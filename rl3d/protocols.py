@@ -4,7 +4,7 @@ what turns judgement into change (:class:`Term`). Anything that has these method
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -202,6 +202,16 @@ class RewardPart(Protocol):
         ...
 
 
+class Heard(NamedTuple):
+    """What a reward said of some samples, in their order; None where it could not judge."""
+
+    raw: list[float | None]
+    normalised: list[float | None]
+    """Advantages within the group where samples were compared, else (value - center) / scale; a lone reward has no scale of its
+    own, so that of one sample is as it was.
+    """
+
+
 @dataclass(frozen=True)
 class Step:
     """What a term sees of one step of an optimization."""
@@ -216,6 +226,8 @@ class Step:
     rng: torch.Generator
     number: int = 0
     """Steps done before this one."""
+    heard: dict[str, Heard] = field(default_factory=dict)
+    """What rewards said in this step, by their names: whoever asks one notes it here, for the record alone."""
 
 
 @runtime_checkable

@@ -8,16 +8,20 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from rl3d.cameras import Orbit, RandomOrbit, Rig
 from rl3d.priors.embedded import Embedded
+from rl3d.priors.stable_diffusion import StableDiffusion
 from rl3d.protocols import RewardPart, Term
 from rl3d.representations.gaussians import Gaussians
 from rl3d.representations.nerf import Nerf
 from rl3d.rewards.clip import Clip
+from rl3d.rewards.guards import Area, ColourEntropy, Sharpness
 from rl3d.start import Draw, FromFile, Hull, Start
 from rl3d.terms.match import Match
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,34 @@ class BestOf:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """How a run looks at itself on the way: what its rewards and guards say from the same sides every so many steps.
+
+    It is reported when a reward rises while guards fall: both in averages over ``window`` looks, by ``certainty`` standard
+    errors, and the guard by at least the fraction ``least`` of its best (:func:`rl3d.rewards.guards.alarm`). "stop" then ends
+    the run there; "roll back" ends it with the scene as it was when the guards were at their best.
+    """
+
+    every: int = 10
+    """Steps between looks; 0 never looks."""
+    window: int = 3
+    certainty: float = 3.0
+    least: float = 0.05
+    then: Literal["warn", "stop", "roll back"] = "warn"
+    rig: Rig = field(default_factory=lambda: Orbit(views=4, elevation_deg=15.0, start_deg=45.0))
+    """From where; a random rig stands where it first stood."""
+
+    def __post_init__(self):
+        if self.every < 0 or self.window < 1 or self.certainty < 0 or self.least < 0:
+            got = f"every {self.every}, window {self.window}, certainty {self.certainty}, least {self.least}"
+            raise ValueError(f"a watch needs every of 0 or more, a window of 1 or more, and no negative threshold; got {got}")
+
+    def due(self, step: int) -> bool:
+        """Whether the scene is looked at after so many steps."""
+        return bool(self.every) and step % self.every == 0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How a scene is optimised. Every number in it is a flag of ``rl3d generate``."""
 
@@ -80,7 +112,7 @@ class Recipe:
     """The signals, by name."""
     about: str = ""
     """One line for people: what it does, the paper it follows, its departures."""
-    prior: Embedded | None = field(default_factory=Embedded)
+    prior: Embedded | StableDiffusion | None = field(default_factory=Embedded)
     draw: Draw | None = field(default_factory=Draw)
     """Views to draw from the prior before the first step."""
     start: Start = field(default_factory=Hull)
@@ -101,8 +133,17 @@ class Recipe:
     search: BestOf | None = None
     """Whether several scenes are begun and the best kept."""
     paper: Paper | None = None
-    guards: dict[str, Clip] = field(default_factory=lambda: {"reward": Clip(), "judge": Clip("judge")})
-    """Rewards that are reported of the result, and never optimised here."""
+    guards: dict[str, RewardPart] = field(
+        default_factory=lambda: {
+            "reward": Clip(),
+            "judge": Clip("judge"),
+            "sharpness": Sharpness(),
+            "colours": ColourEntropy(),
+            "area": Area(),
+        }
+    )
+    """Rewards that are logged on the way and reported of the result, and never optimised here."""
+    watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self):
         for name in (*self.weights, *self.ratios):
@@ -165,17 +206,22 @@ def cost(recipe: Recipe) -> Cost:
 
 def comparison(recipe: Recipe) -> str:
     """A recipe's settings beside its paper's, its departures, and its cost, as text."""
-    lines = [recipe.about]
-    if recipe.paper is not None:
-        lines += ["", f"{recipe.paper.title}  {recipe.paper.url}"]
-        rows = [("setting", "here", "there")]
-        rows += [(place, str(setting(recipe, place)), there) for place, there in recipe.paper.settings.items()]
-        widths = [max(len(row[i]) for row in rows) for i in range(3)]
-        lines += ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-        lines += ["departures:", *(f"- {text}" for text in recipe.paper.departures)] if recipe.paper.departures else []
+    lines = [recipe.about, *beside(recipe, recipe.paper)]
     price = cost(recipe)
     each = f"{price.draw:.0f} to draw and {price.step:.1f} in each of {recipe.steps} steps"
     return "\n".join([*lines, "", f"cost: {price.total:.0f} passes of the prior's network: {each}"])
+
+
+def beside(value: object, paper: Paper | None) -> list[str]:
+    """Lines of text: settings beside a paper's, and what departs from it; none without a paper."""
+    if paper is None:
+        return []
+    rows = [("setting", "here", "there")]
+    rows += [(place, str(setting(value, place)), there) for place, there in paper.settings.items()]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines = ["", f"{paper.title}  {paper.url}"]
+    lines += ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [*lines, "departures:", *(f"- {text}" for text in paper.departures)] if paper.departures else lines
 
 
 def setting(value: object, place: str) -> object:
@@ -213,14 +259,23 @@ def recipe_files() -> list[Path]:
 
 def load_recipe(path: Path) -> Recipe:
     """Run a recipe's file and take its ``recipe``."""
+    return load_value(path, Recipe)
+
+
+def load_value(path: Path, kind: type[T]) -> T:
+    """Run a file and take its ``recipe``, which must be of this class.
+
+    Raises:
+        ValueError: if it is not.
+    """
     spec = importlib.util.spec_from_file_location(f"rl3d_recipe_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     recipe = getattr(module, "recipe", None)
-    if not isinstance(recipe, Recipe):
-        raise ValueError(f"{path} holds no `recipe = Recipe(...)`; it has {type(recipe).__name__}")
+    if not isinstance(recipe, kind):
+        raise ValueError(f"{path} holds no `recipe = {kind.__name__}(...)`; it has {type(recipe).__name__}")
     return recipe
 
 

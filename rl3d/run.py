@@ -71,18 +71,18 @@ class Run:
                 raise ValueError(f"{self.folder} is in use by another process: wait for it, or choose another --out") from None
             yield
 
-    def save(self, tensors: dict[str, Tensor], plain: dict) -> None:
-        """Write the checkpoint, after the metrics that it covers have reached the disk."""
+    def save(self, tensors: dict[str, Tensor], plain: dict, name: str = CHECKPOINT) -> None:
+        """Write the checkpoint, or a state of another name, after the metrics that it covers have reached the disk."""
         metrics = self.folder / "metrics.jsonl"
         if metrics.is_file():
             with open(metrics, "rb") as file:
                 os.fsync(file.fileno())
         data = safetensors.torch.save(tensors, metadata={"rl3d": json.dumps(plain)})
-        write_whole(self.folder / CHECKPOINT, data)
+        write_whole(self.folder / name, data)
 
-    def load(self) -> tuple[dict[str, Tensor], dict] | None:
-        """Read the checkpoint back; None if there is none yet."""
-        path = self.folder / CHECKPOINT
+    def load(self, name: str = CHECKPOINT) -> tuple[dict[str, Tensor], dict] | None:
+        """Read the checkpoint, or a state of another name, back; None if there is none yet."""
+        path = self.folder / name
         if not path.is_file():
             return None
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 from rl3d.types import Prompt
@@ -31,3 +32,37 @@ def load_scene(path: Path) -> Prompt:
         what = f"does not know {', '.join(sorted(unknown))}" if unknown else 'needs a line like: prompt = "a red mug"'
         raise ValueError(f"{path}: a scene {what}")
     return Prompt(found["prompt"], found.get("negative", ""))
+
+
+def scenes_in(folder: Path) -> list[Prompt]:
+    """The scenes of a folder, by the names of their files."""
+    files = sorted(folder.glob("*.toml"))
+    if not files:
+        raise ValueError(f'{folder} holds no scenes: it needs .toml files, each with a line like: prompt = "a red mug"')
+    return [load_scene(path) for path in files]
+
+
+def read_prompts(names: Sequence[str]) -> list[Prompt]:
+    """Prompts from the words of a command line: a prompt itself, a scene, a folder of scenes, or a file with a prompt on each
+    line.
+    """
+    prompts = []
+    for name in names:
+        path = Path(name)
+        if name.endswith(".txt"):
+            if not path.is_file():
+                raise ValueError(f"there is no prompt file {name}")
+            lines = [line.strip() for line in path.read_text().splitlines()]
+            found = [Prompt(line) for line in lines if line and not line.startswith("#")]
+            if not found:
+                raise ValueError(f"{name} holds no prompts: write one on each line")
+            prompts += found
+        elif name.endswith("/"):
+            prompts += scenes_in(path)
+        elif scene := scene_file(name):
+            prompts.append(load_scene(scene))
+        elif name.strip():
+            prompts.append(Prompt(name.strip()))
+        else:
+            raise ValueError('the prompt is empty: say what to make, for example "a red mug"')
+    return prompts

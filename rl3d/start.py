@@ -95,6 +95,8 @@ class Hull:
     def build(self, situation: Situation) -> Splats:
         if situation.drawn is None:
             raise ValueError("a visual hull needs views drawn from a prior: set the recipe's `draw`, or start from a ball")
+        if situation.prior is not None and not situation.prior.info.alpha:
+            raise ValueError("this prior's views are opaque, so there is no hull to carve: start from a ball, and draw nothing")
         points, colours = visual_hull(situation.drawn, resolution=self.resolution)
         if len(points) > self.limit:
             keep = torch.randperm(len(points), generator=situation.rng)[: self.limit].sort().values.to(points.device)
@@ -170,11 +172,11 @@ class FromFile:
         weight = torch.stack([1 - root, root * (1 - along), root * along], 1)
         points = (weight[..., None] * corners[face]).sum(1)
         spacing = math.sqrt(float(areas.sum()) / self.limit)
-        colours = _mesh_colours(mesh, face, weight, is_gltf=not self.path.lower().endswith(".obj"))
+        colours = mesh_colours(mesh, face, weight, is_gltf=not self.path.lower().endswith(".obj"))
         return from_points(points, colours, 0.6 * spacing, opacity=0.9)
 
 
-def _mesh_colours(mesh, face: Int[Tensor, "n"], weight: Float[Tensor, "n 3"], *, is_gltf: bool) -> Float[Tensor, "n 3"]:
+def mesh_colours(mesh, face: Int[Tensor, "n"], weight: Float[Tensor, "n 3"], *, is_gltf: bool) -> Float[Tensor, "n 3"]:
     """Colours in [0, 1] of places on faces, from a texture or from corners; grey where the mesh has none.
 
     A texture's are sRGB, those of corners and whole materials linear (glTF 2.0, sec. 3.7.2.1 and 3.9.2); other formats leave it

@@ -16,9 +16,10 @@ from PIL import Image
 
 from rl3d.__main__ import main
 from rl3d.export.ply import read_ply
-from rl3d.generate import Request, create, find_run, produce, read_prompts
+from rl3d.generate import Request, create, find_run, produce
 from rl3d.recipe import load_recipe, recipe_file, recipe_files
 from rl3d.run import Run
+from rl3d.scene import read_prompts
 from rl3d.types import Prompt
 
 SMALL = ["--recipe", "draft", "--steps", "6", "--rig.size", "16", "--draw.steps", "2", "--start.limit", "80"]
@@ -54,8 +55,9 @@ def test_a_run_holds_all_that_was_promised_and_is_not_done_twice(here, capsys):
     assert Image.open(folder / "preview.png").size == (1024, 512)
     assert len(imageio.mimread(folder / "turntable.mp4", memtest=False)) == 72
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["scores"].keys() == {"reward", "judge"}
-    assert all(-1 <= value <= 1 for value in summary["scores"].values())
+    assert summary["scores"].keys() == {"reward", "judge", "sharpness", "colours", "area"}
+    assert all(-1 <= summary["scores"][name] <= 1 for name in ("reward", "judge"))
+    assert summary["alert"] is None
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4, 5, 6]
     assert json.loads((folder / "recipe.json").read_text())["steps"] == 6

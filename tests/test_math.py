@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from rl3d.math import level_at, multiply_quats, rgb_from_sh, rotation_from_quat, sh_from_rgb
+from rl3d.math import draw, level_at, multiply_quats, relocated, rgb_from_sh, rotation_from_quat, sh_from_rgb
 
 
 def test_quaternions_turn_as_they_should():
@@ -36,3 +36,31 @@ def test_levels_keep_variance(t):
     level = level_at(t)
     assert level.alpha**2 + level.sigma**2 == pytest.approx(1)
     assert level_at(0.0) == (1, 0)
+
+
+def test_shared_light_is_one_and_a_copy_of_one_is_itself():
+    opacities, scales = torch.tensor([0.3, 0.9, 0.99, 0.5]), torch.rand(4, 3) + 0.1
+    alone = relocated(opacities, scales, torch.ones(4))
+    torch.testing.assert_close(alone[0], opacities)
+    torch.testing.assert_close(alone[1], scales)
+    copies = torch.tensor([2.0, 3, 51, 1])
+    shared, smaller = relocated(opacities, scales, copies)
+    torch.testing.assert_close(1 - (1 - shared) ** copies, opacities)
+    assert (smaller[:3] < scales[:3]).all()
+
+
+def test_copies_have_the_mass_of_the_one_along_a_line():
+    """Equation 9 of Kheradmand et al. keeps the integral of alpha along a line through the middle."""
+    opacity, copies = torch.tensor([0.8]), torch.tensor([4.0])
+    shared, scale = relocated(opacity, torch.ones(1, 3), copies)
+    x = torch.linspace(-8, 8, 4001)
+    one = (opacity * torch.exp(-(x**2) / 2)).sum()
+    four = (1 - (1 - shared * torch.exp(-((x / scale[0, 0]) ** 2) / 2)) ** 4).sum()
+    torch.testing.assert_close(four, one, rtol=1e-4, atol=0)
+
+
+def test_draws_follow_their_weights():
+    weights = torch.tensor([1.0, 0.0, 3.0])
+    found = torch.bincount(draw(weights, 8000, torch.Generator().manual_seed(0)), minlength=3) / 8000
+    torch.testing.assert_close(found, weights / 4, atol=0.02, rtol=0)
+    assert found[1] == 0

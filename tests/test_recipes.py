@@ -15,7 +15,9 @@ from rl3d.terms.subspace import Evolve
 from rl3d.types import Prompt
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-NAMES = sorted(p.stem for p in CONFIGS.glob("[!_]*.py"))
+LARGE = {"mvdream_large"}
+"""Their weights do not ship: tests/priors/test_stable_diffusion.py runs them with small ones."""
+NAMES = sorted({p.stem for p in CONFIGS.glob("[!_]*.py")} - LARGE)
 PUBLISHED = {"sds", "mvdream", "dreamreward", "dreamdpo", "rewardsds", "group_sds", "prolificdreamer", "luciddreamer"}
 OWN = {"stable_object", "verified", "best_of_n", "my_reward"}
 
@@ -45,7 +47,7 @@ def test_what_was_promised_is_there():
     assert set(NAMES) >= PUBLISHED | OWN
 
 
-@pytest.mark.parametrize("name", sorted(PUBLISHED | OWN))
+@pytest.mark.parametrize("name", sorted(PUBLISHED | OWN | LARGE))
 def test_recipes_are_short_and_name_their_papers(name):
     recipe, lines = load(name), (CONFIGS / f"{name}.py").read_text().splitlines()
     assert 15 <= len(lines) <= 40

@@ -28,6 +28,29 @@ def rank(image: Float[Tensor, "v d"], texts: Float[Tensor, "k d"]) -> int:
     return int((similarity[1:] >= similarity[0]).sum())
 
 
+def spread(features: Float[Tensor, "n d"]) -> float:
+    """Mean Euclidean distance between two different rows: the diversity of samples; 0 for fewer than two."""
+    return float(torch.pdist(features).mean()) if len(features) > 1 else 0.0
+
+
+def frechet(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
+    """Squared Frechet distance of normal distributions fitted to two sets of features.
+
+    |mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) (Heusel et al. 2017, eq. 6). Biased upwards where there are few
+    samples, so only sets of one size can be compared. In float64; at least 0.
+    """
+    if min(len(a), len(b)) < 2:
+        raise ValueError(f"a distribution needs at least 2 samples, got {len(a)} and {len(b)}")
+    x, y = a.double(), b.double()
+    one, other = (torch.atleast_2d(torch.cov(z.T)) for z in (x, y))
+    values, vectors = torch.linalg.eigh(one)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    # The product of two covariances has the eigenvalues of this symmetric one.
+    cross = torch.linalg.eigvalsh(root @ other @ root).clamp(min=0).sqrt().sum()
+    distance = (x.mean(0) - y.mean(0)).square().sum() + one.trace() + other.trace() - 2 * cross
+    return max(0.0, float(distance))
+
+
 def azimuth_errors_deg(
     views: Float[Tensor, "v d"], reference: Float[Tensor, "i v d"], azimuths_deg: Float[Tensor, "v"]
 ) -> Float[Tensor, "v"]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rl3d.hub import find_model
 from rl3d.math import Level
+from rl3d.priors.lora_files import lora_file, merge_lora
 from rl3d.priors.multiview import MultiviewTransformer
 from rl3d.priors.sampling import guide
 from rl3d.priors.words import Tokenizer
@@ -45,15 +46,24 @@ class Embedded:
     """Read words that it does not know as one unknown word, rather than refuse them."""
     dtype: Literal["fastest", "float32", "bfloat16"] = "fastest"
     """What it computes in: by default whichever of the two is faster on this machine."""
+    lora: str = ""
+    """A LoRA that `rl3d finetune` or diffusers saved, to add to its weights: the file, or its folder."""
 
     def build(self, device: torch.device | str = "cpu") -> EmbeddedPrior:
         """Load it, frozen."""
         dtype = fastest_dtype(torch.device(device).type) if self.dtype == "fastest" else getattr(torch, self.dtype)
-        prior = EmbeddedPrior.load(find_model(self.folder), allow_unknown=self.allow_unknown, dtype=dtype)
+        # Added to precise weights, and rounded once.
+        first = torch.float32 if self.lora else dtype
+        prior = EmbeddedPrior.load(find_model(self.folder), allow_unknown=self.allow_unknown, dtype=first)
+        if self.lora:
+            merge_lora(prior.net, self.lora)
+            prior = prior.to(dtype)
         return prior.requires_grad_(False).to(device)
 
     def check(self, prompt: Prompt) -> None:
         """Refuse a prompt that it cannot read (``ValueError``), without loading the network."""
+        if self.lora:
+            lora_file(self.lora)
         tokenizer = Tokenizer.load(find_model(self.folder) / "tokenizer")
         tokenizer([prompt.text, prompt.negative], allow_unknown=self.allow_unknown)
 

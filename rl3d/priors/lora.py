@@ -7,6 +7,7 @@ mean to show) and ``reference``, which is no set of its own but the prior as it 
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -84,7 +85,9 @@ class LoraPrior(nn.Module):
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         self.prior, self.names = prior, names
-        self._layers = [m for m in prior.get_submodule(network).modules() if isinstance(m, BaseTunerLayer)]
+        self._network = network
+        named = [(n, m) for n, m in prior.get_submodule(network).named_modules() if isinstance(m, BaseTunerLayer)]
+        self._paths, self._layers = [n for n, _ in named], [m for _, m in named]
         prior.requires_grad_(False)
         layers: list[Any] = list(self._layers)
         for layer in layers:
@@ -112,6 +115,18 @@ class LoraPrior(nn.Module):
         return {
             f"{i}.{half}": getattr(layer, half)[name].weight for i, layer in enumerate(layers) for half in ("lora_A", "lora_B")
         }
+
+    def layers(self) -> list[str]:
+        """The adapted layers' names in the network, in the order of the weights' keys."""
+        return list(self._paths)
+
+    def config(self, name: str) -> dict[str, Any]:
+        """Peft's configuration of an adapter, as plain JSON."""
+        _check_known(name, self.names)
+        config = self.prior.get_submodule(self._network).peft_config[name].to_dict()
+        return json.loads(
+            json.dumps(config, default=lambda x: sorted(x) if isinstance(x, set) else getattr(x, "value", str(x)))
+        )
 
     def using(self, name: str) -> Prior:
         """The prior with the weights of this name."""

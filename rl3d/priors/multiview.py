@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.loaders import PeftAdapterMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -122,7 +123,7 @@ class Refiner(nn.Module):
         return coarse + x.unflatten(0, (b, v))
 
 
-class MultiviewTransformer(ModelMixin, ConfigMixin):
+class MultiviewTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
     """Predict clean views of one object from noisy ones, jointly, from text and camera angles.
 
     Blocks alternate: each view looks at itself, then all views and the text look at each other. Patches are large (8 x 8) and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -95,8 +96,46 @@ def denoise(
     return noisy
 
 
+class Streams(torch.Generator):
+    """Randomness in which each sample has a stream of its own, so that it is drawn alike in whatever batch it stands.
+
+    Whoever draws noise for a batch of ``len(slots) * n`` rows through :func:`draw_noise` gets row ``i`` from stream
+    ``(slots[i // n], i % n)``; as a generator it is what the batch shares, and starts from the first slot.
+
+    Args:
+        key: Whatever tells one draw from another, such as a seed and a step.
+        slots: The number of each of the batch's prompts, in a count that goes over all batches and processes.
+    """
+
+    def __new__(cls, key: Sequence[int], slots: Sequence[int]):
+        return super().__new__(cls)
+
+    def __init__(self, key: Sequence[int], slots: Sequence[int]):
+        super().__init__()
+        self.key, self.slots = tuple(key), tuple(slots)
+        self._streams: dict[tuple[int, int], torch.Generator] = {}
+        self.manual_seed(seed_from(*self.key, self.slots[0]))
+
+    def rows(self, count: int) -> list[torch.Generator]:
+        """The streams of so many rows; rows that are not as many for each slot are counted from the first one on."""
+        each = count // len(self.slots) if count % len(self.slots) == 0 else 0
+        names = [(self.slots[i // each], i % each) if each else (self.slots[0], i) for i in range(count)]
+        for name in names:
+            if name not in self._streams:
+                self._streams[name] = torch.Generator().manual_seed(seed_from(*self.key, *name))
+        return [self._streams[name] for name in names]
+
+
+def seed_from(*numbers: int) -> int:
+    """A seed in [0, 2^63) that depends on all of these numbers and on their order."""
+    digest = hashlib.sha256(",".join(map(str, numbers)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
 def draw_noise(shape: Sequence[int], rng: torch.Generator | None, device: torch.device) -> Tensor:
-    """Draw standard normal noise on the generator's device, then move it."""
+    """Draw standard normal noise on the generator's device, then move it; row by row where each has its own stream."""
+    if isinstance(rng, Streams):
+        return torch.stack([torch.randn(tuple(shape[1:]), generator=one) for one in rng.rows(shape[0])]).to(device)
     return torch.randn(tuple(shape), generator=rng, device=rng.device if rng else "cpu").to(device)
 
 

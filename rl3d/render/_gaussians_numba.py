@@ -1,42 +1,22 @@
 """Rasterize Gaussians on the CPU, with compiled loops and a hand-written backward.
 
-Results and gradients are float32 and bitwise the same for any number of threads and from run to run. Cameras get no gradient.
+Results and gradients are float32 and bitwise the same for any number of threads and from run to run.
 """
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numba.core import event
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rl3d.render import _numba_blend, _numba_project
-from rl3d.render._gaussians_torch import Raster, Settings, split
+from rl3d.render import _gaussians_torch, _numba_bins, _numba_blend, _numba_project
+from rl3d.render._compile import announced
+from rl3d.render._gaussians_torch import Projected, Raster, Settings, absgrad_of
 from rl3d.render._threads import follow_torch
-
-log = logging.getLogger("rl3d.render")
-
-
-class _Announce(event.Listener):
-    """Say once that code is being compiled; code from the cache on disk passes in silence."""
-
-    def __init__(self):
-        self.said = False
-
-    def on_start(self, event):
-        if not self.said:
-            log.warning("compiling the CPU rasterizer (once; it is cached on disk) ...")
-        self.said = True
-
-    def on_end(self, event):
-        pass
-
-
-_announce = _Announce()
 
 
 def rasterize(
@@ -44,77 +24,120 @@ def rasterize(
     quats: Float[Tensor, "n 4"],
     scales: Float[Tensor, "n 3"],
     opacities: Float[Tensor, "n"],
-    sh: Float[Tensor, "n k 3"],
+    colors: Float[Tensor, "..."],
     viewmats: Float[Tensor, "v 4 4"],
     Ks: Float[Tensor, "v 3 3"],
     settings: Settings,
 ) -> Raster:
-    """Draw Gaussians as pinhole cameras see them. Differentiable in everything but the cameras."""
+    """Draw Gaussians as cameras see them; see :func:`rl3d.render._gaussians_torch.rasterize`."""
+    projected = project(means, quats, scales, opacities, colors, viewmats, Ks, settings)
+    return Raster(*blend(projected, settings, absgrad_of(projected, settings)), projected)
+
+
+def project(means, quats, scales, opacities, colors, viewmats, Ks, settings: Settings) -> Projected:
+    """Project and shade Gaussians. Features are padded with zeros to a multiple of four.
+
+    Where cameras want gradients, the oracle's projection is used, which is differentiable in them too.
+    """
+    gaussians = (means, quats, scales, opacities, colors)
+    if viewmats.requires_grad or Ks.requires_grad:
+        projected = _gaussians_torch.project(*gaussians, viewmats, Ks, settings)
+        missing = -projected.features.shape[-1] % 4
+        return projected._replace(features=torch.nn.functional.pad(projected.features, (0, missing)))
     follow_torch()
-    with event.install_listener("numba:compile", _announce):
-        means2d, conics, alphas, features, depths, radii = _Project.apply(
-            means, quats, scales, opacities, sh, viewmats, Ks, settings
-        )
-        image = _Blend.apply(means2d, conics, alphas, features, depths, radii, settings)
-    return Raster(*split(image, settings), means2d, radii)
+    with announced():
+        return Projected(*_Project.apply(*gaussians, viewmats, Ks, settings))
 
 
-def _features(settings: Settings) -> int:
-    return 4 + settings.depth + 3 * settings.normals
+def blend(
+    projected: Projected, settings: Settings, absgrad: Callable[[Tensor], None] | None = None
+) -> tuple[Float[Tensor, "v h w c"], Float[Tensor, "v h w 1"]]:
+    """Blend features front to back: the image, its channels padded as they are, and alpha.
+
+    ``absgrad`` is called in the backward pass with the absolute gradients of the centres [v n 2].
+    """
+    follow_torch()
+    with announced():
+        return _Blend.apply(*projected, settings, absgrad)  # pyright: ignore[reportReturnType]
 
 
-def _arrays(*tensors: Tensor):
+def median_gaussian(projected: Projected, settings: Settings) -> Tensor:
+    """See :func:`rl3d.render._gaussians_torch.median_gaussian`."""
+    follow_torch()
+    means2d, depths, conics, opacities = _arrays(*projected[:4])
+    size = (settings.width, settings.height)
+    found = torch.empty(len(depths), settings.height, settings.width, dtype=torch.int32)
+    with announced():
+        records = _numba_bins.ellipses(means2d, conics, opacities)
+        starts, pairs = _numba_bins.bin_pairs(records, depths, projected.radii.numpy(), *size)
+        _numba_blend.medians(starts, pairs, records, found.numpy())
+    return found
+
+
+def _arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
     return tuple(x.detach().float().contiguous().numpy() for x in tensors)
 
 
 class _Project(torch.autograd.Function):
-    """Gaussians to ellipses and features on the screen of each camera; feature 0 is alpha's and always 1."""
+    """Gaussians to ellipses and features on the screen of each camera."""
 
     @staticmethod
-    def forward(ctx, means, quats, scales, opacities, sh, viewmats, Ks, settings):
-        v, n = len(viewmats), len(means)
+    def forward(ctx, means, quats, scales, opacities, colors, viewmats, Ks, settings):
+        v, n, s = len(viewmats), len(means), settings
         rotations, translations = viewmats[:, :3, :3], viewmats[:, :3, 3]
         centers = -(rotations.mT @ translations[..., None])[..., 0]
-        gaussians, cameras = _arrays(means, quats, scales, opacities, sh), _arrays(rotations, translations, centers, Ks)
-        s = settings
-        numbers = (s.width, s.height, s.eps2d, s.near, s.far)
-        lens = (*map(np.float32, numbers), s.antialiased, s.depth, s.normals)
-        channels = (_features(s) + 3) // 4 * 4
-        floats = [torch.empty(v, n, *shape) for shape in ((2,), (3,), (), (channels,), ())]
-        radii = torch.empty(v, n, dtype=torch.int32)
-        _numba_project.project(gaussians, cameras, lens, *(x.numpy() for x in floats), radii.numpy())  # pyright: ignore[reportCallIssue]
-        means2d, conics, alphas, features, depths = floats
-        ctx.mark_non_differentiable(depths, radii)
-        ctx.known = (gaussians, cameras, lens, conics.numpy(), features.numpy(), radii.numpy())
-        return means2d, conics, alphas, features, depths, radii
+        ctx.colors = colors.shape
+        if s.sh_degree is None:
+            colors, harmonics = colors[..., None, :], 0
+        else:
+            harmonics = (s.sh_degree + 1) ** 2
+        colors = colors if colors.ndim == 4 else colors[None]
+        gaussians = _arrays(means, quats, scales, opacities, colors)
+        cameras = _arrays(rotations, translations, centers, Ks)
+        numbers = (s.width, s.height, s.eps2d, s.near, s.far, s.radius_clip)
+        lens = (*map(np.float32, numbers), s.antialiased, s.ortho, harmonics, s.depth, s.normals)
+        channels = (colors.shape[-1] + s.depth + 3 * s.normals + 3) // 4 * 4
+        means2d, conics, features = (torch.empty(v, n, c) for c in (2, 3, max(4, channels)))
+        depths, alphas, radii = torch.empty(v, n), torch.empty(v, n), torch.empty(v, n, 2, dtype=torch.int32)
+        found = tuple(x.numpy() for x in (means2d, depths, conics, alphas, radii, features))
+        _numba_project.project(gaussians, cameras, lens, *found)  # pyright: ignore[reportCallIssue]
+        ctx.mark_non_differentiable(radii)
+        ctx.known = (gaussians, cameras, lens, conics.numpy(), radii.numpy(), features.numpy())
+        return means2d, depths, conics, alphas, radii, features
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, d_means2d, d_conics, d_alphas, d_features, *_):
+    def backward(ctx, d_means2d, d_depths, d_conics, d_alphas, _, d_features):
         grads = [torch.zeros(x.shape) for x in ctx.known[0]]
-        with event.install_listener("numba:compile", _announce):
-            upstream, found = _arrays(d_means2d, d_conics, d_alphas, d_features), tuple(x.numpy() for x in grads)
+        with announced():
+            upstream, found = _arrays(d_means2d, d_depths, d_conics, d_alphas, d_features), tuple(x.numpy() for x in grads)
             _numba_project.unproject(*ctx.known, upstream, found)  # pyright: ignore[reportCallIssue]
-        return *grads, None, None, None
+        return *grads[:4], grads[4].view(ctx.colors), None, None, None
 
 
 class _Blend(torch.autograd.Function):
-    """Ellipses and their features to images [v h w c], alpha first."""
+    """Ellipses and their features to images [v h w c] and alphas [v h w 1]."""
 
     @staticmethod
-    def forward(ctx, means2d, conics, alphas, features, depths, radii, settings):
-        means2d, conics, alphas, features, depths = _arrays(means2d, conics, alphas, features, depths)
-        starts, pairs, slots = _numba_blend.bin_pairs(
-            means2d, conics, alphas, depths, radii.numpy(), settings.width, settings.height
-        )
-        out = torch.empty(len(depths), settings.height, settings.width, _features(settings))
-        _numba_blend.blend(starts, pairs, means2d, conics, alphas, features, out.numpy())
-        ctx.known = (starts, pairs, slots, means2d, conics, alphas, features, out.numpy())
-        return out
+    def forward(ctx, means2d, depths, conics, opacities, radii, features, settings, absgrad):
+        means2d, depths, conics, opacities, features = _arrays(means2d, depths, conics, opacities, features)
+        size = (settings.width, settings.height)
+        records = _numba_bins.ellipses(means2d, conics, opacities)
+        starts, pairs = _numba_bins.bin_pairs(records, depths, radii.numpy(), *size)
+        image = torch.empty(len(depths), settings.height, settings.width, features.shape[-1])
+        alpha = torch.empty(*image.shape[:3], 1)
+        taken = _numba_blend.blend(starts, pairs, records, features, image.numpy(), alpha.numpy())
+        ctx.known = (starts, pairs, taken, conics, opacities, records, features, image.numpy(), alpha.numpy())
+        ctx.absgrad = absgrad
+        return image, alpha
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, d_out):
-        with event.install_listener("numba:compile", _announce):
-            grads = _numba_blend.unblend(*ctx.known, *_arrays(d_out))
-        return *map(torch.from_numpy, grads), None, None, None
+    def backward(ctx, d_image, d_alpha):
+        with announced():
+            upstream = _arrays(d_image, d_alpha)
+            found = _numba_blend.unblend(*ctx.known, *upstream, ctx.absgrad is not None)  # pyright: ignore[reportCallIssue]
+        d_means2d, d_conics, d_opacities, d_features, absolute = map(torch.from_numpy, found)
+        if ctx.absgrad is not None:
+            ctx.absgrad(absolute)
+        return d_means2d, None, d_conics, d_opacities, None, d_features, None, None

@@ -1,7 +1,7 @@
 """Compiled loops of the CPU rasterizer: projection and shading of Gaussians, and their backward.
 
 All of it is float32, one Gaussian after another: each Gaussian's gradient is summed over the views in order, so that results
-do not depend on the number of threads.
+do not depend on the number of threads. Small matrices are tuples, row by row, which live in registers.
 """
 
 from __future__ import annotations
@@ -12,35 +12,42 @@ from typing import no_type_check
 import numpy as np
 from numba import njit, prange
 
-STRICT = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-PARALLEL = {**STRICT, "parallel": True}
-F = np.float32
+from rl3d.render._compile import PARALLEL, STRICT, F
+
 MIN_ALPHA = F(1 / 255)
+CHUNK = 64
+"""Gaussians that a thread takes at once."""
 
 
 @njit(**STRICT)
 @no_type_check
-def _rotation(quat, R):
-    """Fill a rotation matrix from a quaternion of any length, and return the length."""
-    length = math.sqrt(quat[0] * quat[0] + quat[1] * quat[1] + quat[2] * quat[2] + quat[3] * quat[3])
-    w, x, y, z = quat[0] / length, quat[1] / length, quat[2] / length, quat[3] / length
+def _rotation(w, x, y, z):
+    """The rotation matrix of a unit quaternion."""
     two, one = F(2), F(1)
-    R[0, 0], R[0, 1], R[0, 2] = one - two * (y * y + z * z), two * (x * y - w * z), two * (x * z + w * y)
-    R[1, 0], R[1, 1], R[1, 2] = two * (x * y + w * z), one - two * (x * x + z * z), two * (y * z - w * x)
-    R[2, 0], R[2, 1], R[2, 2] = two * (x * z - w * y), two * (y * z + w * x), one - two * (x * x + y * y)
-    return length
+    return (
+        *(one - two * (y * y + z * z), two * (x * y - w * z), two * (x * z + w * y)),
+        *(two * (x * y + w * z), one - two * (x * x + z * z), two * (y * z - w * x)),
+        *(two * (x * z - w * y), two * (y * z + w * x), one - two * (x * x + y * y)),
+    )
 
 
 @njit(**STRICT)
 @no_type_check
-def _rotation_gradient(quat, length, d, d_quat):
+def _unit(quat):
+    """A quaternion scaled to unit length, and its length."""
+    length = F(math.sqrt(quat[0] * quat[0] + quat[1] * quat[1] + quat[2] * quat[2] + quat[3] * quat[3]))
+    return quat[0] / length, quat[1] / length, quat[2] / length, quat[3] / length, length
+
+
+@njit(**STRICT)
+@no_type_check
+def _rotation_gradient(w, x, y, z, length, d, d_quat):
     """Fill the gradient of a quaternion from ``d``, that of its rotation matrix."""
-    w, x, y, z = quat[0] / length, quat[1] / length, quat[2] / length, quat[3] / length
     two = F(2)
-    dw = two * (x * (d[2, 1] - d[1, 2]) + y * (d[0, 2] - d[2, 0]) + z * (d[1, 0] - d[0, 1]))
-    dx = two * (w * (d[2, 1] - d[1, 2]) + y * (d[0, 1] + d[1, 0]) + z * (d[0, 2] + d[2, 0]) - two * x * (d[1, 1] + d[2, 2]))
-    dy = two * (w * (d[0, 2] - d[2, 0]) + x * (d[0, 1] + d[1, 0]) + z * (d[1, 2] + d[2, 1]) - two * y * (d[0, 0] + d[2, 2]))
-    dz = two * (w * (d[1, 0] - d[0, 1]) + x * (d[0, 2] + d[2, 0]) + y * (d[1, 2] + d[2, 1]) - two * z * (d[0, 0] + d[1, 1]))
+    dw = two * (x * (d[7] - d[5]) + y * (d[2] - d[6]) + z * (d[3] - d[1]))
+    dx = two * (w * (d[7] - d[5]) + y * (d[1] + d[3]) + z * (d[2] + d[6]) - two * x * (d[4] + d[8]))
+    dy = two * (w * (d[2] - d[6]) + x * (d[1] + d[3]) + z * (d[5] + d[7]) - two * y * (d[0] + d[8]))
+    dz = two * (w * (d[3] - d[1]) + x * (d[2] + d[6]) + y * (d[5] + d[7]) - two * z * (d[0] + d[4]))
     along = dw * w + dx * x + dy * y + dz * z
     d_quat[0], d_quat[1] = (dw - along * w) / length, (dx - along * x) / length
     d_quat[2], d_quat[3] = (dy - along * y) / length, (dz - along * z) / length
@@ -91,237 +98,306 @@ def _basis_gradient(k, x, y, z, d):
 
 @njit(**STRICT)
 @no_type_check
-def _affine(t, W, fx, fy, cx, cy, width, height, U):
-    """Fill U = J W, the affine map from world to screen around ``t`` in the camera; return whether its slopes lie inside."""
-    right, left = (width - cx) / fx + F(0.15) * width / fx, -cx / fx - F(0.15) * width / fx
-    bottom, top = (height - cy) / fy + F(0.15) * height / fy, -cy / fy - F(0.15) * height / fy
-    x, y = t[0] / t[2], t[1] / t[2]
-    sx, sy = min(max(x, left), right), min(max(y, top), bottom)
-    for j in range(3):
-        U[0, j] = fx / t[2] * (W[0, j] - sx * W[2, j])
-        U[1, j] = fy / t[2] * (W[1, j] - sy * W[2, j])
-    return sx == x, sy == y
+def _dot(a, b):
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 @njit(**STRICT)
 @no_type_check
-def _covariance(P, eps2d):
-    """The 2D covariance P P^T + eps2d, its determinant (a sum of positive terms) and that without eps2d."""
-    xx = P[0, 0] * P[0, 0] + P[0, 1] * P[0, 1] + P[0, 2] * P[0, 2]
-    xy = P[0, 0] * P[1, 0] + P[0, 1] * P[1, 1] + P[0, 2] * P[1, 2]
-    yy = P[1, 0] * P[1, 0] + P[1, 1] * P[1, 1] + P[1, 2] * P[1, 2]
-    m0 = P[0, 0] * P[1, 1] - P[0, 1] * P[1, 0]
-    m1 = P[0, 0] * P[1, 2] - P[0, 2] * P[1, 0]
-    m2 = P[0, 1] * P[1, 2] - P[0, 2] * P[1, 1]
+def _row_times(u, M):
+    """A row times a matrix."""
+    return (
+        u[0] * M[0] + u[1] * M[3] + u[2] * M[6],
+        u[0] * M[1] + u[1] * M[4] + u[2] * M[7],
+        u[0] * M[2] + u[1] * M[5] + u[2] * M[8],
+    )
+
+
+@njit(**STRICT)
+@no_type_check
+def _to_camera(W, T, x, y, z):
+    return (
+        W[0, 0] * x + W[0, 1] * y + W[0, 2] * z + T[0],
+        W[1, 0] * x + W[1, 1] * y + W[1, 2] * z + T[1],
+        W[2, 0] * x + W[2, 1] * y + W[2, 2] * z + T[2],
+    )
+
+
+@njit(**STRICT)
+@no_type_check
+def _affine(t, W, K, width, height, ortho):
+    """The rows of U = J W, the affine map from world to screen around ``t`` in the camera; whether its slopes are inside."""
+    fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
+    z = F(1) if ortho else t[2]
+    x, y = t[0] / z, t[1] / z
+    right, left = (width - cx) / fx + F(0.15) * width / fx, -cx / fx - F(0.15) * width / fx
+    bottom, top = (height - cy) / fy + F(0.15) * height / fy, -cy / fy - F(0.15) * height / fy
+    sx, sy = min(max(x, left), right), min(max(y, top), bottom)
+    free_x, free_y = sx == x, sy == y
+    if ortho:
+        sx, sy, free_x, free_y = F(0), F(0), False, False
+    gx, gy = fx / z, fy / z
+    u = (gx * (W[0, 0] - sx * W[2, 0]), gx * (W[0, 1] - sx * W[2, 1]), gx * (W[0, 2] - sx * W[2, 2]))
+    v = (gy * (W[1, 0] - sy * W[2, 0]), gy * (W[1, 1] - sy * W[2, 1]), gy * (W[1, 2] - sy * W[2, 2]))
+    return u, v, free_x, free_y
+
+
+@njit(**STRICT)
+@no_type_check
+def _covariance(p, q, eps2d):
+    """The 2D covariance P P^T + eps2d of the rows p and q of P, its determinant (a sum of squares), and that without eps2d."""
+    xx, xy, yy = _dot(p, p), _dot(p, q), _dot(q, q)
+    m0, m1, m2 = p[0] * q[1] - p[1] * q[0], p[0] * q[2] - p[2] * q[0], p[1] * q[2] - p[2] * q[1]
     sharp = m0 * m0 + m1 * m1 + m2 * m2
     return xx + eps2d, xy, yy + eps2d, sharp + eps2d * (xx + yy) + eps2d * eps2d, sharp
 
 
 @njit(**STRICT)
 @no_type_check
-def _shortest(scale):
-    return 0 if scale[0] <= scale[1] and scale[0] <= scale[2] else (1 if scale[1] <= scale[2] else 2)
+def _shortest(R, scale):
+    """The axis of the least scale."""
+    if scale[0] <= scale[1] and scale[0] <= scale[2]:
+        return 0, (R[0], R[3], R[6])
+    if scale[1] <= scale[2]:
+        return 1, (R[1], R[4], R[7])
+    return 2, (R[2], R[5], R[8])
 
 
 @njit(**STRICT)
 @no_type_check
-def _finite(g, means, quats, scales, opacities, sh):
+def _finite(g, means, quats, scales, opacities, colors):
     total = opacities[g]
     for j in range(3):
         total += abs(means[g, j]) + abs(scales[g, j])
-        for k in range(sh.shape[1]):
-            total += abs(sh[g, k, j])
+    for w in range(colors.shape[0]):
+        for k in range(colors.shape[2]):
+            for channel in range(colors.shape[3]):
+                total += abs(colors[w, g, k, channel])
     length = abs(quats[g, 0]) + abs(quats[g, 1]) + abs(quats[g, 2]) + abs(quats[g, 3])
     return total - total == F(0) and length - length == F(0) and length > F(1e-18) and length < F(1e18)
 
 
 @njit(**STRICT)
 @no_type_check
-def _project_one(g, gaussians, cameras, lens, means2d, conics, alphas, features, depths, radii):
-    means, quats, scales, opacities, sh = gaussians
-    W, T, centers, K = cameras
-    width, height, eps2d, near, far, antialiased, with_depth, with_normals = lens
-    sane = _finite(g, means, quats, scales, opacities, sh)
-    R, M, U, P = np.empty((3, 3), F), np.empty((3, 3), F), np.empty((2, 3), F), np.empty((2, 3), F)
-    t, Y = np.empty(3, F), np.empty(16, F)
-    if sane:
-        _rotation(quats[g], R)
-        for i in range(3):
-            for j in range(3):
-                M[i, j] = R[i, j] * scales[g, j]
-    axis = _shortest(scales[g])
-    k = sh.shape[1]
-    for c in range(len(depths)):
-        means2d[c, g], conics[c, g], features[c, g] = F(0), F(0), F(0)
-        alphas[c, g], depths[c, g], radii[c, g] = F(0), F(0), 0
-        if not sane:
-            continue
-        for i in range(3):
-            t[i] = W[c, i, 0] * means[g, 0] + W[c, i, 1] * means[g, 1] + W[c, i, 2] * means[g, 2] + T[c, i]
-        if not (t[2] > near and t[2] < far):
-            continue
-        fx, fy, cx, cy = K[c, 0, 0], K[c, 1, 1], K[c, 0, 2], K[c, 1, 2]
-        _affine(t, W[c], fx, fy, cx, cy, width, height, U)
-        for i in range(2):
-            for j in range(3):
-                P[i, j] = U[i, 0] * M[0, j] + U[i, 1] * M[1, j] + U[i, 2] * M[2, j]
-        xx, xy_, yy, det, sharp = _covariance(P, eps2d)
-        if not (det > F(0) and det < F(1e30)):
-            continue
-        alpha = opacities[g] * (math.sqrt(sharp / det) if antialiased else F(1))
-        if not alpha >= MIN_ALPHA:
-            continue
-        reach = F(math.sqrt(F(2) * math.log(alpha * F(255)) if alpha > MIN_ALPHA else F(0)))
-        rx, ry = reach * math.sqrt(xx), reach * math.sqrt(yy)
-        x, y = fx * t[0] / t[2] + cx, fy * t[1] / t[2] + cy
-        if not (x + rx > F(0) and x - rx < width and y + ry > F(0) and y - ry < height):
-            continue
-        means2d[c, g, 0], means2d[c, g, 1] = x, y
-        conics[c, g, 0], conics[c, g, 1], conics[c, g, 2] = yy / det, -xy_ / det, xx / det
-        alphas[c, g], depths[c, g] = alpha, t[2]
-        radii[c, g] = int(min(max(math.ceil(max(rx, ry)), F(1)), F(2**30)))
-        rx, ry, rz = means[g, 0] - centers[c, 0], means[g, 1] - centers[c, 1], means[g, 2] - centers[c, 2]
-        far_off = math.sqrt(rx * rx + ry * ry + rz * rz)
-        _basis(k, rx / far_off, ry / far_off, rz / far_off, Y)
-        f = features[c, g]
-        f[0] = F(1)
-        for channel in range(3):
-            color = F(0.5)
-            for j in range(k):
-                color += Y[j] * sh[g, j, channel]
-            f[1 + channel] = max(color, F(0))
-        if with_depth:
-            f[4] = t[2]
-        if with_normals:
-            sign = F(-1) if rx * R[0, axis] + ry * R[1, axis] + rz * R[2, axis] > 0 else F(1)
-            at = 5 if with_depth else 4
-            f[at], f[at + 1], f[at + 2] = sign * R[0, axis], sign * R[1, axis], sign * R[2, axis]
-
-
-@njit(**PARALLEL)
-@no_type_check
-def project(gaussians, cameras, lens, means2d, conics, alphas, features, depths, radii):
-    """Project and shade every Gaussian for every camera.
-
-    ``gaussians`` is (means, quats, scales, opacities, sh), ``cameras`` (rotations, translations, centres, intrinsics), ``lens``
-    (width, height, eps2d, near, far, antialiased, with depth, with normals). Outputs are filled; what is not seen has radius 0
-    and zeros everywhere.
-    """
-    for g in prange(len(gaussians[0])):
-        _project_one(g, gaussians, cameras, lens, means2d, conics, alphas, features, depths, radii)
+def _shade(harmonics, color, x, y, z, Y, f):
+    """Fill colours: values as they are, or ``harmonics`` coefficients seen along a unit direction."""
+    if harmonics == 0:
+        for channel in range(color.shape[1]):
+            f[channel] = color[0, channel]
+        return
+    _basis(harmonics, x, y, z, Y)
+    for channel in range(3):
+        value = F(0.5)
+        for j in range(harmonics):
+            value += Y[j] * color[j, channel]
+        f[channel] = max(value, F(0))
 
 
 @njit(**STRICT)
 @no_type_check
-def _unproject_one(g, gaussians, cameras, lens, conics, features, radii, upstream, grads):
-    means, quats, scales, opacities, sh = gaussians
+def _project_one(g, gaussians, cameras, lens, Y, means2d, depths, conics, alphas, radii, features):
+    means, quats, scales, opacities, colors = gaussians
     W, T, centers, K = cameras
-    width, height, eps2d, _, _, antialiased, with_depth, with_normals = lens
-    d_means2d, d_conics, d_alphas, d_features = upstream
-    d_means, d_quats, d_scales, d_opacities, d_sh = grads
-    R, M, U, P = np.empty((3, 3), F), np.empty((3, 3), F), np.empty((2, 3), F), np.empty((2, 3), F)
-    dR, dM, dP, t, dt = np.zeros((3, 3), F), np.zeros((3, 3), F), np.empty((2, 3), F), np.empty(3, F), np.empty(3, F)
-    Y, dY = np.empty(16, F), np.empty(16, F)
-    length = F(0)
-    axis = _shortest(scales[g])
-    k = sh.shape[1]
-    for c in range(len(radii)):
-        if radii[c, g] == 0:
+    width, height, eps2d, near, far, clip, antialiased, ortho, harmonics, with_depth, with_normals = lens
+    sane = _finite(g, means, quats, scales, opacities, colors)
+    qw, qx, qy, qz, _ = _unit(quats[g])
+    R = _rotation(qw, qx, qy, qz)
+    s = (scales[g, 0], scales[g, 1], scales[g, 2])
+    M = (R[0] * s[0], R[1] * s[1], R[2] * s[2], R[3] * s[0], R[4] * s[1], R[5] * s[2], R[6] * s[0], R[7] * s[1], R[8] * s[2])
+    for c in range(len(depths)):
+        seen = False
+        t = _to_camera(W[c], T[c], means[g, 0], means[g, 1], means[g, 2])
+        if sane and t[2] >= near and t[2] <= far:
+            u, v, _, _ = _affine(t, W[c], K[c], width, height, ortho)
+            xx, xy, yy, det, sharp = _covariance(_row_times(u, M), _row_times(v, M), eps2d)
+            alpha = opacities[g] * (F(math.sqrt(sharp / det)) if antialiased else F(1))
+            if det > F(0) and det < F(1e30) and alpha >= MIN_ALPHA:
+                reach = F(math.sqrt(F(2) * F(math.log(max(alpha * F(255), F(1))))))
+                rx, ry = math.ceil(reach * F(math.sqrt(xx))), math.ceil(reach * F(math.sqrt(yy)))
+                z = F(1) if ortho else t[2]
+                x, y = K[c, 0, 0] * t[0] / z + K[c, 0, 2], K[c, 1, 1] * t[1] / z + K[c, 1, 2]
+                seen = (rx > clip or ry > clip) and x + rx > 0 and x - rx < width and y + ry > 0 and y - ry < height
+        f = features[c, g]
+        if not seen:
+            means2d[c, g, 0], means2d[c, g, 1] = F(0), F(0)
+            conics[c, g, 0], conics[c, g, 1], conics[c, g, 2] = F(0), F(0), F(0)
+            alphas[c, g], depths[c, g], radii[c, g, 0], radii[c, g, 1] = F(0), F(0), 0, 0
+            for channel in range(len(f)):
+                f[channel] = F(0)
             continue
-        if length == F(0):
-            length = _rotation(quats[g], R)
-            for i in range(3):
-                for j in range(3):
-                    M[i, j] = R[i, j] * scales[g, j]
-        for i in range(3):
-            t[i] = W[c, i, 0] * means[g, 0] + W[c, i, 1] * means[g, 1] + W[c, i, 2] * means[g, 2] + T[c, i]
-            dt[i] = F(0)
-        fx, fy = K[c, 0, 0], K[c, 1, 1]
-        free_x, free_y = _affine(t, W[c], fx, fy, K[c, 0, 2], K[c, 1, 2], width, height, U)
-        for i in range(2):
-            for j in range(3):
-                P[i, j] = U[i, 0] * M[0, j] + U[i, 1] * M[1, j] + U[i, 2] * M[2, j]
-        # Screen covariance: d cov = -conic d_conic conic, with d_conic symmetric.
-        a, b, e = conics[c, g, 0], conics[c, g, 1], conics[c, g, 2]
-        da, db, de = d_conics[c, g, 0], F(0.5) * d_conics[c, g, 1], d_conics[c, g, 2]
-        pa, pb, pc, pd = a * da + b * db, a * db + b * de, b * da + e * db, b * db + e * de
-        d_xx, d_xy_, d_yy = -(pa * a + pb * b), -(pa * b + pb * e), -(pc * b + pd * e)
-        if antialiased:
-            xx, xy_, yy, det, sharp = _covariance(P, eps2d)
-            thinning = math.sqrt(sharp / det)
-            d_opacities[g] += d_alphas[c, g] * thinning
-            if sharp > F(1e-20) * det:
-                half = F(0.5) * d_alphas[c, g] * opacities[g] * thinning
-                d_xx += half * ((yy - eps2d) / sharp - a)
-                d_yy += half * ((xx - eps2d) / sharp - e)
-                d_xy_ += half * (-xy_ / sharp - b)
-        else:
-            d_opacities[g] += d_alphas[c, g]
-        for j in range(3):
-            dP[0, j] = F(2) * (d_xx * P[0, j] + d_xy_ * P[1, j])
-            dP[1, j] = F(2) * (d_xy_ * P[0, j] + d_yy * P[1, j])
-        for i in range(3):
-            for j in range(3):
-                dM[i, j] += U[0, i] * dP[0, j] + U[1, i] * dP[1, j]
-        # U = focal / z * (W_row - slope * W_z): back to depth and slopes.
-        d_sx, d_sy, scaled = F(0), F(0), F(0)
-        for j in range(3):
-            du0 = dP[0, 0] * M[j, 0] + dP[0, 1] * M[j, 1] + dP[0, 2] * M[j, 2]
-            du1 = dP[1, 0] * M[j, 0] + dP[1, 1] * M[j, 1] + dP[1, 2] * M[j, 2]
-            scaled += du0 * U[0, j] + du1 * U[1, j]
-            d_sx -= du0 * W[c, 2, j]
-            d_sy -= du1 * W[c, 2, j]
-        z = t[2]
-        dt[2] -= scaled / z
-        d_sx = fx / z * d_sx if free_x else F(0)
-        d_sy = fy / z * d_sy if free_y else F(0)
-        d_sx += fx * d_means2d[c, g, 0]
-        d_sy += fy * d_means2d[c, g, 1]
-        dt[0] += d_sx / z
-        dt[1] += d_sy / z
-        dt[2] -= (d_sx * t[0] + d_sy * t[1]) / (z * z)
-        d = d_features[c, g]
+        means2d[c, g, 0], means2d[c, g, 1] = x, y
+        conics[c, g, 0], conics[c, g, 1], conics[c, g, 2] = yy / det, -xy / det, xx / det
+        alphas[c, g], depths[c, g] = alpha, t[2]
+        radii[c, g, 0], radii[c, g, 1] = int(min(rx, F(2**30))), int(min(ry, F(2**30)))
+        ray = (means[g, 0] - centers[c, 0], means[g, 1] - centers[c, 1], means[g, 2] - centers[c, 2])
+        length = F(math.sqrt(_dot(ray, ray)))
+        own = colors[c if colors.shape[0] > 1 else 0, g]
+        _shade(harmonics, own, ray[0] / length, ray[1] / length, ray[2] / length, Y, f)
+        at = own.shape[1]
         if with_depth:
-            dt[2] += d[4]
-        for j in range(3):
-            d_means[g, j] += W[c, 0, j] * dt[0] + W[c, 1, j] * dt[1] + W[c, 2, j] * dt[2]
-        rx, ry, rz = means[g, 0] - centers[c, 0], means[g, 1] - centers[c, 1], means[g, 2] - centers[c, 2]
+            f[at] = t[2]
+            at += 1
         if with_normals:
-            sign = F(-1) if rx * R[0, axis] + ry * R[1, axis] + rz * R[2, axis] > 0 else F(1)
-            at = 5 if with_depth else 4
-            for i in range(3):
-                dR[i, axis] += sign * d[at + i]
-        far_off = math.sqrt(rx * rx + ry * ry + rz * rz)
-        x, y, z = rx / far_off, ry / far_off, rz / far_off
-        _basis(k, x, y, z, Y)
-        d0 = d[1] if features[c, g, 1] > 0 else F(0)
-        d1 = d[2] if features[c, g, 2] > 0 else F(0)
-        d2 = d[3] if features[c, g, 3] > 0 else F(0)
-        for j in range(k):
-            d_sh[g, j, 0] += Y[j] * d0
-            d_sh[g, j, 1] += Y[j] * d1
-            d_sh[g, j, 2] += Y[j] * d2
-            dY[j] = sh[g, j, 0] * d0 + sh[g, j, 1] * d1 + sh[g, j, 2] * d2
-        if k > 1:
-            gx, gy, gz = _basis_gradient(k, x, y, z, dY)
-            along = gx * x + gy * y + gz * z
-            d_means[g, 0] += (gx - along * x) / far_off
-            d_means[g, 1] += (gy - along * y) / far_off
-            d_means[g, 2] += (gz - along * z) / far_off
-    if length > F(0):
-        for i in range(3):
-            for j in range(3):
-                d_scales[g, j] += R[i, j] * dM[i, j]
-                dR[i, j] += scales[g, j] * dM[i, j]
-        _rotation_gradient(quats[g], length, dR, d_quats[g])
+            _, axis = _shortest(R, s)
+            sign = F(-1) if _dot(ray, axis) > F(0) else F(1)
+            f[at], f[at + 1], f[at + 2] = sign * axis[0], sign * axis[1], sign * axis[2]
+            at += 3
+        for channel in range(at, len(f)):
+            f[channel] = F(0)
 
 
 @njit(**PARALLEL)
 @no_type_check
-def unproject(gaussians, cameras, lens, conics, features, radii, upstream, grads):
-    """The backward of :func:`project`: add to ``grads``, those of the Gaussians, in order.
+def project(gaussians, cameras, lens, means2d, depths, conics, alphas, radii, features):
+    """Project and shade every Gaussian for every camera.
 
-    ``upstream`` holds the gradients of means2d, conics, alphas and features.
+    ``gaussians`` is (means, quats, scales, opacities, colors [v or 1, n, k, c]), ``cameras`` (rotations, translations, centres,
+    intrinsics), ``lens`` (width, height, eps2d, near, far, radius_clip, antialiased, ortho, number of harmonics or 0, with
+    depth, with normals). Outputs are filled; what is not seen has zeros everywhere. Features are colours, depth, normals, and
+    zeros up to a multiple of four.
     """
-    for g in prange(len(gaussians[0])):
-        _unproject_one(g, gaussians, cameras, lens, conics, features, radii, upstream, grads)
+    n = len(gaussians[0])
+    for chunk in prange((n + CHUNK - 1) // CHUNK):
+        Y = np.empty(16, np.float32)
+        for g in range(chunk * CHUNK, min(n, (chunk + 1) * CHUNK)):
+            _project_one(g, gaussians, cameras, lens, Y, means2d, depths, conics, alphas, radii, features)
+
+
+@njit(**STRICT)
+@no_type_check
+def _unshade(harmonics, color, feature, d, x, y, z, Y, dY, d_color):
+    """Add the gradients of colours, and give that of the direction, from ``d``, that of the shaded colour ``feature``."""
+    if harmonics == 0:
+        for channel in range(color.shape[1]):
+            d_color[0, channel] += d[channel]
+        return F(0), F(0), F(0)
+    _basis(harmonics, x, y, z, Y)
+    d0 = d[0] if feature[0] > F(0) else F(0)
+    d1 = d[1] if feature[1] > F(0) else F(0)
+    d2 = d[2] if feature[2] > F(0) else F(0)
+    for j in range(harmonics):
+        d_color[j, 0] += Y[j] * d0
+        d_color[j, 1] += Y[j] * d1
+        d_color[j, 2] += Y[j] * d2
+        dY[j] = color[j, 0] * d0 + color[j, 1] * d1 + color[j, 2] * d2
+    if harmonics == 1:
+        return F(0), F(0), F(0)
+    return _basis_gradient(harmonics, x, y, z, dY)
+
+
+@njit(**STRICT)
+@no_type_check
+def _unproject_one(g, gaussians, cameras, lens, Y, dY, conics, radii, features, upstream, grads):
+    means, quats, scales, opacities, colors = gaussians
+    W, T, centers, K = cameras
+    width, height, eps2d, _, _, _, antialiased, ortho, harmonics, with_depth, with_normals = lens
+    d_means2d, d_depths, d_conics, d_alphas, d_features = upstream
+    d_means, d_quats, d_scales, d_opacities, d_colors = grads
+    zero = F(0)
+    m0, m1, m2, opacity = zero, zero, zero, zero
+    g00, g01, g02, g10, g11, g12, g20, g21, g22 = zero, zero, zero, zero, zero, zero, zero, zero, zero
+    n0, n1, n2, any_seen = zero, zero, zero, False
+    qw, qx, qy, qz, length = _unit(quats[g])
+    R = _rotation(qw, qx, qy, qz)
+    s = (scales[g, 0], scales[g, 1], scales[g, 2])
+    M = (R[0] * s[0], R[1] * s[1], R[2] * s[2], R[3] * s[0], R[4] * s[1], R[5] * s[2], R[6] * s[0], R[7] * s[1], R[8] * s[2])
+    shortest, axis = _shortest(R, s)
+    for c in range(len(radii)):
+        if radii[c, g, 0] == 0 and radii[c, g, 1] == 0:
+            continue
+        any_seen = True
+        t = _to_camera(W[c], T[c], means[g, 0], means[g, 1], means[g, 2])
+        fx, fy = K[c, 0, 0], K[c, 1, 1]
+        u, v, free_x, free_y = _affine(t, W[c], K[c], width, height, ortho)
+        p, q = _row_times(u, M), _row_times(v, M)
+        # Screen covariance: d cov = -conic d_conic conic, with d_conic symmetric.
+        a, b, e = conics[c, g, 0], conics[c, g, 1], conics[c, g, 2]
+        da, db, de = d_conics[c, g, 0], F(0.5) * d_conics[c, g, 1], d_conics[c, g, 2]
+        pa, pb, pc, pd = a * da + b * db, a * db + b * de, b * da + e * db, b * db + e * de
+        d_xx, d_xy, d_yy = -(pa * a + pb * b), -(pa * b + pb * e), -(pc * b + pd * e)
+        if antialiased:
+            xx, xy, yy, det, sharp = _covariance(p, q, eps2d)
+            thinning = F(math.sqrt(sharp / det))
+            opacity += d_alphas[c, g] * thinning
+            if sharp > F(1e-20) * det:
+                half = F(0.5) * d_alphas[c, g] * opacities[g] * thinning
+                d_xx += half * ((yy - eps2d) / sharp - a)
+                d_yy += half * ((xx - eps2d) / sharp - e)
+                d_xy += half * (-xy / sharp - b)
+        else:
+            opacity += d_alphas[c, g]
+        two = F(2)
+        dp = (two * (d_xx * p[0] + d_xy * q[0]), two * (d_xx * p[1] + d_xy * q[1]), two * (d_xx * p[2] + d_xy * q[2]))
+        dq = (two * (d_xy * p[0] + d_yy * q[0]), two * (d_xy * p[1] + d_yy * q[1]), two * (d_xy * p[2] + d_yy * q[2]))
+        g00 += u[0] * dp[0] + v[0] * dq[0]
+        g01 += u[0] * dp[1] + v[0] * dq[1]
+        g02 += u[0] * dp[2] + v[0] * dq[2]
+        g10 += u[1] * dp[0] + v[1] * dq[0]
+        g11 += u[1] * dp[1] + v[1] * dq[1]
+        g12 += u[1] * dp[2] + v[1] * dq[2]
+        g20 += u[2] * dp[0] + v[2] * dq[0]
+        g21 += u[2] * dp[1] + v[2] * dq[1]
+        g22 += u[2] * dp[2] + v[2] * dq[2]
+        # U = focal / z * (W_row - slope * W_z): back to depth and slopes.
+        du = (_dot(dp, M[0:3]), _dot(dp, M[3:6]), _dot(dp, M[6:9]))
+        dv = (_dot(dq, M[0:3]), _dot(dq, M[3:6]), _dot(dq, M[6:9]))
+        wz = (W[c, 2, 0], W[c, 2, 1], W[c, 2, 2])
+        z = F(1) if ortho else t[2]
+        dt2 = d_depths[c, g]
+        d_sx = fx * d_means2d[c, g, 0] - (fx / z * _dot(du, wz) if free_x else zero)
+        d_sy = fy * d_means2d[c, g, 1] - (fy / z * _dot(dv, wz) if free_y else zero)
+        dt0, dt1 = d_sx / z, d_sy / z
+        if not ortho:
+            dt2 -= (_dot(du, u) + _dot(dv, v)) / z + (d_sx * t[0] + d_sy * t[1]) / (z * z)
+        d = d_features[c, g]
+        own = c if colors.shape[0] > 1 else 0
+        at = colors.shape[3]
+        if with_depth:
+            dt2 += d[at]
+            at += 1
+        m0 += W[c, 0, 0] * dt0 + W[c, 1, 0] * dt1 + W[c, 2, 0] * dt2
+        m1 += W[c, 0, 1] * dt0 + W[c, 1, 1] * dt1 + W[c, 2, 1] * dt2
+        m2 += W[c, 0, 2] * dt0 + W[c, 1, 2] * dt1 + W[c, 2, 2] * dt2
+        ray = (means[g, 0] - centers[c, 0], means[g, 1] - centers[c, 1], means[g, 2] - centers[c, 2])
+        if with_normals:
+            sign = F(-1) if _dot(ray, axis) > zero else F(1)
+            n0 += sign * d[at]
+            n1 += sign * d[at + 1]
+            n2 += sign * d[at + 2]
+        far_off = F(math.sqrt(_dot(ray, ray)))
+        x, y, z = ray[0] / far_off, ray[1] / far_off, ray[2] / far_off
+        gx, gy, gz = _unshade(harmonics, colors[own, g], features[c, g], d, x, y, z, Y, dY, d_colors[own, g])
+        if harmonics > 1:
+            along = gx * x + gy * y + gz * z
+            m0 += (gx - along * x) / far_off
+            m1 += (gy - along * y) / far_off
+            m2 += (gz - along * z) / far_off
+    if any_seen:
+        d_means[g, 0], d_means[g, 1], d_means[g, 2], d_opacities[g] = m0, m1, m2, opacity
+        d_scales[g, 0] = R[0] * g00 + R[3] * g10 + R[6] * g20
+        d_scales[g, 1] = R[1] * g01 + R[4] * g11 + R[7] * g21
+        d_scales[g, 2] = R[2] * g02 + R[5] * g12 + R[8] * g22
+        g00, g10, g20 = s[0] * g00, s[0] * g10, s[0] * g20
+        g01, g11, g21 = s[1] * g01, s[1] * g11, s[1] * g21
+        g02, g12, g22 = s[2] * g02, s[2] * g12, s[2] * g22
+        if shortest == 0:
+            g00, g10, g20 = g00 + n0, g10 + n1, g20 + n2
+        elif shortest == 1:
+            g01, g11, g21 = g01 + n0, g11 + n1, g21 + n2
+        else:
+            g02, g12, g22 = g02 + n0, g12 + n1, g22 + n2
+        _rotation_gradient(qw, qx, qy, qz, length, (g00, g01, g02, g10, g11, g12, g20, g21, g22), d_quats[g])
+
+
+@njit(**PARALLEL)
+@no_type_check
+def unproject(gaussians, cameras, lens, conics, radii, features, upstream, grads):
+    """The backward of :func:`project`: fill ``grads``, those of the Gaussians, in order; they must be zero before.
+
+    ``upstream`` holds the gradients of means2d, depths, conics, opacities and features.
+    """
+    n = len(gaussians[0])
+    for chunk in prange((n + CHUNK - 1) // CHUNK):
+        Y, dY = np.empty(16, np.float32), np.empty(16, np.float32)
+        for g in range(chunk * CHUNK, min(n, (chunk + 1) * CHUNK)):
+            _unproject_one(g, gaussians, cameras, lens, Y, dY, conics, radii, features, upstream, grads)

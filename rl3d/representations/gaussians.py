@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from rl3d.render.gaussians import Backend, Trace, render_splats
-from rl3d.representations.densify import CloneSplitPrune, Prune, Sightings
+from rl3d.render.strategy import carry_over
+from rl3d.representations.densify import Change, CloneSplitPrune, Prune, Relocate, Sightings
 from rl3d.types import Cameras, Splats, Views
 
 
@@ -28,7 +29,7 @@ class Gaussians:
     """A scene made of Gaussians: how it renders, learns and grows."""
 
     rates: LearningRates = LearningRates()
-    strategy: Prune | CloneSplitPrune | None = field(default_factory=Prune)
+    strategy: Prune | CloneSplitPrune | Relocate | None = field(default_factory=Prune)
     """How Gaussians come and go; None keeps them as they are."""
     sh_degree: int = 0
     """Of the colours, 0 to 3: 0 shows the same colour from everywhere."""
@@ -96,9 +97,16 @@ class GaussianSplats(nn.Module):
         """Render ``[1 v]`` cameras, differentiably in every parameter; see :func:`rl3d.render.gaussians.render_splats`."""
         s = self.settings
         views, trace = render_splats(
-            self.fields(), cameras, eps2d=s.eps2d, antialiased=s.antialiased, depth=depth, normals=normals, backend=s.backend
+            self.fields(),
+            cameras,
+            eps2d=s.eps2d,
+            antialiased=s.antialiased,
+            depth=depth,
+            normals=normals,
+            absgrad=s.strategy is not None and s.strategy.looks_at == "absolute gradients",
+            backend=s.backend,
         )
-        if trace.means2d.requires_grad and isinstance(s.strategy, CloneSplitPrune):
+        if trace.means2d.requires_grad and s.strategy is not None and s.strategy.looks_at == "gradients":
             trace.means2d.retain_grad()
         return views, trace
 
@@ -113,36 +121,32 @@ class GaussianSplats(nn.Module):
 
         Call it after the optimiser's step; ``step`` counts from 1.
         """
-        if self.settings.strategy is None:
+        strategy = self.settings.strategy
+        if strategy is None:
             return
-        gradient = trace.means2d.grad if trace.means2d.is_leaf or trace.means2d.retains_grad else None
+        gradient = getattr(trace.means2d, "absgrad", None)
+        if strategy.looks_at == "gradients" and (trace.means2d.is_leaf or trace.means2d.retains_grad):
+            gradient = trace.means2d.grad
         if gradient is not None:
             half_image = 0.5 * trace.means2d.new_tensor(trace.size) * len(gradient)
             seen = trace.radii > 0
             self.sighted_gradients += (torch.where(seen, (gradient * half_image).norm(dim=-1), 0.0)).sum(0)
             self.sighted_count += seen.sum(0)
         sightings = Sightings(self.sighted_gradients, self.sighted_count)
-        change = self.settings.strategy.refine(self.splats(), sightings, step, rng)
-        if change is None:
-            return
+        change = strategy.refine(self.splats(), sightings, step, rng)
+        rate = next((group["lr"] for group in optimizer.param_groups if any(p is self.means for p in group["params"])), 0.0)
+        if change is not None:
+            self._become(change, optimizer)
+        steps = strategy.explore(self.splats(), rate, rng)
+        if steps is not None:
+            self.means.add_(steps)
+
+    def _become(self, change: Change, optimizer: torch.optim.Optimizer) -> None:
         for name, new in change.splats.tensors().items():
             old = getattr(self, name)
             fresh = nn.Parameter(new.clone(), requires_grad=old.requires_grad)
-            _replace(optimizer, old, fresh, change.source)
+            anew = torch.full_like(change.source, -1) if name in change.anew else change.source
+            carry_over(optimizer, old, fresh, anew)
             setattr(self, name, fresh)
         self.sighted_gradients = self.means.new_zeros(len(self))
         self.sighted_count = self.means.new_zeros(len(self))
-
-
-def _replace(optimizer: torch.optim.Optimizer, old: nn.Parameter, new: nn.Parameter, source: Tensor) -> None:
-    """Let an optimiser go on with ``new`` in place of ``old``; state of Gaussians that start anew is zero."""
-    for group in optimizer.param_groups:
-        group["params"] = [new if p is old else p for p in group["params"]]
-    state = optimizer.state.pop(old, None)
-    if state is None:
-        return
-    carried = (source >= 0).view(-1, *[1] * (old.ndim - 1))
-    optimizer.state[new] = {
-        key: torch.where(carried, x[source.clamp(min=0)], 0.0) if isinstance(x, Tensor) and x.shape == old.shape else x
-        for key, x in state.items()
-    }

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rl3d.cameras import worded
 from rl3d.hub import MODELS, find_model
 from rl3d.protocols import RewardInfo, Shown
 from rl3d.rewards.base import judged, look
@@ -40,7 +41,7 @@ class Clip:
     negative: float = 0.5
     """How much likeness to a prompt's negative counts against a view, where the prompt has one."""
     sides: bool = False
-    """Whether each view is compared with the prompt as worded for its side: "..., front view" (:func:`worded`)."""
+    """Whether each view is compared with the prompt as worded for its side: "..., front view" (:func:`rl3d.cameras.worded`)."""
 
     def build_signal(self, device: torch.device | str = "cpu") -> ClipReward:
         """Load it to be optimised, or to choose by.
@@ -93,17 +94,6 @@ def _folder(name: str) -> Path:
         if name in MODELS:
             raise
         raise ValueError(f"{error}; open_clip's own models need `pretrained` too: Clip('ViT-B-32', 'openai')") from error
-
-
-def worded(text: str, azimuth_deg: float, elevation_deg: float) -> str:
-    """Say from where a prompt's object is seen (Poole et al. 2022, "DreamFusion", sec. 3.2).
-
-    "overhead view" above 60 degrees of elevation; else "front view" within 45 degrees of azimuth 0, "back view" within 45 of
-    180, "side view" between. A model that does not know these words takes no notice, or harm.
-    """
-    away = abs((azimuth_deg + 180) % 360 - 180)
-    side = "overhead" if elevation_deg > 60 else "front" if away <= 45 else "back" if away >= 135 else "side"
-    return f"{text}, {side} view"
 
 
 class ClipReward(nn.Module):

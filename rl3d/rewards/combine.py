@@ -158,10 +158,18 @@ class Combined(nn.Module):
         Gradients flow through the parts that have any; a sum of raw scores lets the one of the largest scale win, so give
         each part its ``center`` and ``scale``.
         """
-        raw = self._ask(look(self.info, shown, prompts), prompts, step)
-        scores = [(self.value.parts[name], score) for name, score in raw.items()]
-        total = torch.stack([weigh(p.weight, progress) * (s.value - p.center) / p.scale for p, s in scores]).sum(0)
-        return Score(total, None, torch.stack([s.valid for _, s in scores]).all(0))
+        return self.total(self.ask(shown, prompts, step), progress)
+
+    def total(self, raw: Mapping[str, Score], progress: float) -> Score:
+        """Sum what the parts that were asked said, as :meth:`score` has it."""
+        scores = [(self.value.parts[name], score, self.standardised(name, score)) for name, score in raw.items()]
+        total = torch.stack([weigh(part.weight, progress) * value for part, _, value in scores]).sum(0)
+        return Score(total, None, torch.stack([score.valid for _, score, _ in scores]).all(0))
+
+    def standardised(self, name: str, score: Score) -> Float[Tensor, "b"]:
+        """A part's values in its own standard deviations: (value - center) / scale."""
+        part = self.value.parts[name]
+        return (score.value - part.center) / part.scale
 
     @torch.no_grad()
     def judge(
@@ -182,13 +190,15 @@ class Combined(nn.Module):
             progress: Of the run, in [0, 1], for schedules.
             step: Of the run, for parts that are not asked every time.
         """
-        raw = self._ask(look(self.info, shown, prompts), prompts, step)
+        raw = self.ask(shown, prompts, step)
         groups = list(prompts) if groups is None else groups
         normalised = {name: advantages(score.value, score.valid, groups) for name, score in raw.items()}
         weighed = [weigh(self.value.parts[name].weight, progress) * x for name, x in normalised.items()]
         return Verdict(torch.stack(weighed).sum(0), torch.stack([s.valid for s in raw.values()]).any(0), raw, normalised)
 
-    def _ask(self, seen: Shown, prompts: list[Prompt], step: int) -> dict[str, Score]:
+    def ask(self, shown: Shown | Views, prompts: list[Prompt], step: int = 0) -> dict[str, Score]:
+        """What each part says whose turn it is at this step of the run."""
+        seen = look(self.info, shown, prompts)
         asked = {name: r for name, r in self.rewards.items() if step % self.value.parts[name].every == 0}
         if not asked:
             rates = {name: part.every for name, part in self.value.parts.items()}

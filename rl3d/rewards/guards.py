@@ -115,7 +115,12 @@ class Alarm:
 
 
 def alarm(
-    reward: Sequence[float], guards: Mapping[str, Sequence[float]], *, window: int = 5, certainty: float = 3.0
+    reward: Sequence[float],
+    guards: Mapping[str, Sequence[float]],
+    *,
+    window: int = 5,
+    certainty: float = 3.0,
+    least: float = 0.0,
 ) -> Alarm | None:
     """Say whether a reward rises while guards fall, from what was logged so far; None if all is well.
 
@@ -128,6 +133,7 @@ def alarm(
         guards: By name. Entries that are not finite (judgements that could not be had) are left out.
         window: Entries in an average; nothing is said of histories shorter than two.
         certainty: In standard errors.
+        least: A guard that falls by less than this fraction of its best has not fallen, however surely.
     """
     if window < 1:
         raise ValueError(f"the window must hold at least 1 entry, got {window}")
@@ -143,7 +149,8 @@ def alarm(
         # The latest average shares no entry with those it is compared to.
         best = max(range(len(smooth) - window), key=smooth.__getitem__)
         drop, gain = smooth[best] - smooth[-1], climbed[-1] - climbed[best]
-        if drop > certainty * _error(values, window) and gain > certainty * _error(rewards, window):
+        certain = max(certainty * _error(values, window), least * abs(smooth[best]))
+        if drop > certain and gain > certainty * _error(rewards, window):
             fallen[name] = drop
             places.append((kept[best + window - 1], gain))
     return Alarm(fallen, *min(places)) if fallen else None

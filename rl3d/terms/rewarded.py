@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rl3d.estimators import Advantages, advantages
-from rl3d.protocols import Need, Reward, RewardInfo, RewardPart, Shown, Step
+from rl3d.protocols import Heard, Need, Reward, RewardInfo, RewardPart, Shown, Step
 from rl3d.representations.gaussians import GaussianSplats
 from rl3d.rewards.base import SplatScene, Tournament, together
 from rl3d.rewards.clip import Clip
@@ -81,8 +82,13 @@ def gaussians_of(scene: object, signal: str) -> GaussianSplats:
 def ask(reward: Reward, shown: Shown, prompts: list[Prompt], step: Step) -> Score:
     """Judge, telling a combination how far the run is. Differentiable where the reward is."""
     if isinstance(reward, Combined):
-        return reward.score(shown, prompts, progress=step.progress, step=step.number)
-    return reward.score(shown, prompts)
+        raw = reward.ask(shown, prompts, step.number)
+        for name, score in raw.items():
+            _note(step, name, score, reward.standardised(name, score))
+        return reward.total(raw, step.progress)
+    score = reward.score(shown, prompts)
+    _note(step, reward.info.name, score, score.value)
+    return score
 
 
 @torch.no_grad()
@@ -91,8 +97,20 @@ def compare(reward: Reward, shown: Shown, step: Step) -> Score:
     prompts = [step.prompt] * len(shown.views.rgb)
     if isinstance(reward, Combined):
         verdict = reward.judge(shown, prompts, progress=step.progress, step=step.number)
+        for name, score in verdict.raw.items():
+            _note(step, name, score, verdict.normalised[name])
         return Score(verdict.advantage, None, verdict.valid)
-    return reward.score(shown, prompts)
+    score = reward.score(shown, prompts)
+    _note(step, reward.info.name, score, in_group(score).value)
+    return score
+
+
+def _note(step: Step, name: str, score: Score, normalised: Tensor) -> None:
+    """Note what a reward said, after what it said before in the same step."""
+    heard = step.heard.setdefault(name, Heard([], []))
+    for notes, values in zip(heard, (score.value, normalised), strict=True):
+        rows = zip(values.detach().tolist(), score.valid.tolist(), strict=True)
+        notes += [round(value, 6) if valid and math.isfinite(value) else None for value, valid in rows]
 
 
 def in_group(score: Score) -> Advantages:

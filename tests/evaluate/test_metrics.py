@@ -2,7 +2,7 @@ import torch
 from helpers import sphere_views
 
 from rl3d.cameras import Orbit
-from rl3d.evaluate.metrics import azimuth_errors_deg, bootstrap_interval, chamfer, rank, silhouette_iou
+from rl3d.evaluate.metrics import azimuth_errors_deg, bootstrap_interval, chamfer, frechet, rank, silhouette_iou, spread
 
 
 def test_iou_of_two_discs_is_the_ratio_of_their_areas():
@@ -39,3 +39,18 @@ def test_the_interval_holds_the_mean_and_narrows():
     assert low < values.mean() < high
     wide = bootstrap_interval(values[:20])
     assert wide[1] - wide[0] > high - low
+
+
+def test_frechet_of_shifted_and_scaled_normals_is_the_closed_form():
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, 3, generator=rng, dtype=torch.float64)
+    x = (x - x.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(x.T))).T
+    assert frechet(x, x) < 1e-9
+    assert abs(frechet(x, x + 2.0) - 12.0) < 1e-6
+    # tr(I + 9 I - 2 * 3 I) = 4 * 3
+    assert abs(frechet(x, 3 * x) - 12.0) < 1e-6
+
+
+def test_spread_is_the_mean_distance_of_pairs():
+    assert abs(spread(torch.tensor([[0.0, 0], [3, 4], [0, 0]])) - 10 / 3) < 1e-6
+    assert spread(torch.zeros(1, 2)) == 0

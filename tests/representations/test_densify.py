@@ -1,11 +1,13 @@
 import math
 from dataclasses import replace
 
+import pytest
 import torch
 
+from rl3d.cameras import Orbit
 from rl3d.geometry.points import from_points
 from rl3d.render.gaussians import Trace
-from rl3d.representations.densify import CloneSplitPrune, Prune, Sightings
+from rl3d.representations.densify import CloneSplitPrune, Prune, Relocate, Sightings
 from rl3d.representations.gaussians import Gaussians
 from rl3d.types import Splats
 
@@ -105,3 +107,86 @@ def test_sightings_are_averaged_over_the_views_that_saw_a_gaussian():
     scene.refine(optimizer, Trace(means2d, torch.tensor([[5, 1], [5, 0]], dtype=torch.int32), (20, 20)), 1, rng())
     assert scene.sighted_count.tolist() == [2, 1]
     torch.testing.assert_close(scene.sighted_gradients, 20 * torch.tensor([6.0, 1]))
+
+
+def test_opacities_are_reset_when_it_is_time_and_their_optimiser_starts_anew():
+    strategy = CloneSplitPrune(NOW, grow_gradient=9.0, reset_every=2)
+    assert strategy.refine(row(3), pulled(0, 0, 0), 1, rng()).anew == ()
+    change = strategy.refine(row(3), pulled(0, 0, 0), 2, rng())
+    torch.testing.assert_close(change.splats.opacity_logits.sigmoid(), torch.full((3,), 0.05))
+    assert change.anew == ("opacity_logits",)
+    with pytest.raises(ValueError, match="reset_opacity"):
+        CloneSplitPrune(NOW, reset_every=2, reset_opacity=0.005)
+    scene = Gaussians(strategy=strategy).build(row(3))
+    optimizer = torch.optim.Adam(scene.param_groups())
+    for x in scene.parameters():
+        x.grad = torch.ones_like(x)
+    optimizer.step()
+    means2d = torch.zeros(1, 3, 2, requires_grad=True)
+    scene.refine(optimizer, Trace(means2d, torch.ones(1, 3, dtype=torch.int32), (9, 9)), 2, rng())
+    assert not optimizer.state[scene.opacity_logits]["exp_avg"].any()
+    assert optimizer.state[scene.means]["exp_avg"].all()
+
+
+def test_the_dead_move_to_the_living_and_some_are_added_within_the_budget():
+    splats = row(10)
+    splats.opacity_logits[[2, 5]] = -9
+    splats.means[7, 0] = math.nan
+    strategy = Relocate(every=1, start=0, max_gaussians=12, growth=0.5)
+    change = strategy.refine(splats, pulled(*[0.0] * 10), 1, rng())
+    assert len(change.splats) == 12
+    assert change.splats.means.isfinite().all()
+    assert (change.splats.opacity_logits.sigmoid() > 0.005).all()
+    places = torch.tensor([2, 5, 7, 10, 11])
+    assert (change.source[places] == -1).all()
+    copied = change.splats.means[places, 0].long()
+    assert not set(copied.tolist()) & {2, 5, 7}
+    # Copies and what they are copies of share the light: their opacities are one, and together let through what one did.
+    for g in copied.unique():
+        together = change.splats.means[:, 0] == g
+        logits = change.splats.opacity_logits[together]
+        assert (logits == logits[0]).all()
+        torch.testing.assert_close((1 - logits.sigmoid()).prod(), 1 - splats.opacity_logits[g].sigmoid())
+        assert change.source[g] == -1
+    rest = change.source >= 0
+    assert torch.equal(change.splats.log_scales[rest], splats.log_scales[change.source[rest]])
+    again = strategy.refine(splats, pulled(*[0.0] * 10), 1, rng())
+    assert all(
+        torch.equal(a, b) for a, b in zip(change.splats.tensors().values(), again.splats.tensors().values(), strict=True)
+    )
+
+
+def test_relocation_has_its_times_and_nothing_to_do_when_all_live_within_the_budget():
+    strategy = Relocate(every=10, start=20, stop=40, max_gaussians=4, growth=0.5)
+    due = [step for step in range(60) if strategy.refine(row(2), pulled(0, 0), step, rng()) is not None]
+    assert due == [20, 30, 40]
+    assert strategy.refine(row(4), pulled(0, 0, 0, 0), 20, rng()) is None
+
+
+def test_centres_wander_with_the_learning_rate_of_the_means():
+    scene = Gaussians(strategy=Relocate(start=99)).build(row(6))
+    scene.opacity_logits.data[:3] = -9
+    optimizer = torch.optim.Adam(scene.param_groups())
+    before = scene.means.detach().clone()
+    means2d = torch.zeros(1, 6, 2, requires_grad=True)
+    scene.refine(optimizer, Trace(means2d, torch.ones(1, 6, dtype=torch.int32), (9, 9)), 1, rng())
+    moved = (scene.means.detach() - before).norm(dim=-1)
+    assert (moved[:3] > 1e-4).all()
+    assert (moved[3:] < 1e-12).all()
+    means = next(group for group in optimizer.param_groups if group["name"] == "means")
+    means["lr"] *= 2
+    scene.means.data.copy_(before)
+    scene.refine(optimizer, Trace(means2d, torch.ones(1, 6, dtype=torch.int32), (9, 9)), 1, rng())
+    torch.testing.assert_close((scene.means.detach() - before).norm(dim=-1)[:3], 2 * moved[:3], rtol=1e-3, atol=1e-6)
+
+
+def test_absolute_gradients_are_noted_where_the_strategy_looks_at_them():
+    scene = Gaussians(strategy=CloneSplitPrune(replace(NOW, start=99), absgrad=True)).build(row(2))
+    scene.means.data *= 0.1
+    optimizer = torch.optim.Adam(scene.param_groups())
+    views, trace = scene.render(Orbit(views=2, size=20).cameras())
+    (views.rgb * torch.randn(views.rgb.shape, generator=rng())).sum().backward()
+    scene.refine(optimizer, trace, 1, rng())
+    wanted = (trace.means2d.absgrad * 20).norm(dim=-1).sum(0)
+    torch.testing.assert_close(scene.sighted_gradients, wanted)
+    assert (wanted > 0).all()

@@ -5,9 +5,11 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from stub import serving
 from torch import nn
 
+from rl3d.rewards.trained import ABOUT, HEAD, Head
 from rl3d.train import towers
 
 WORDS = ("a", "blue", "on", "red", "mug", "cube", "front", "side", "back", "overhead", "view", "blurry")
@@ -33,6 +35,17 @@ def linear_head(tmp_path_factory):
     path = tmp_path_factory.mktemp("head") / "sa_0_4_tiny_linear.pth"
     torch.save(nn.Linear(8, 1).state_dict(), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def trained_folder(tmp_path_factory, clip_folder):
+    """A reward as `rl3d reward train` writes it, of random weights."""
+    folder = tmp_path_factory.mktemp("trained")
+    torch.manual_seed(6)
+    save_file(Head(8).state_dict(), folder / HEAD)
+    about = {"encoder": str(clip_folder), "pretrained": "", "width": 8, "hidden": 32, "joint": True}
+    (folder / ABOUT).write_text(json.dumps(about))
+    return folder
 
 
 @pytest.fixture(scope="session")

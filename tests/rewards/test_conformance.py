@@ -22,6 +22,7 @@ from rl3d.rewards.physics import Stands
 from rl3d.rewards.preference import Hps, ImageReward, PickScore
 from rl3d.rewards.remote import AskYesNo, Caller, Remote
 from rl3d.rewards.shape import Closed, Decided, Pieces, Printable, Symmetric, Thick, Whole
+from rl3d.rewards.trained import Trained
 from rl3d.rewards.verify import Verified
 from rl3d.types import Prompt, Splats
 
@@ -146,6 +147,7 @@ CASES = [
     Case("clip", lambda get: Clip(str(get("clip_folder"))).build(), views),
     Case("clip by sides", lambda get: Clip(str(get("clip_folder")), sides=True).build(), views),
     Case("aesthetic", lambda get: Aesthetic(str(get("deep_head")), Clip(str(get("clip_folder")))).build(), views),
+    Case("trained", lambda get: Trained(str(get("trained_folder"))).build(), views),
     Case("hps", lambda get: Hps(*map(str, get("hps_files"))).build(), views),
     Case("pickscore", lambda get: PickScore(str(get("pickscore_folder"))).build(), views),
     Case("imagereward", lambda get: ImageReward(str(get("imagereward_file")), str(get("bert_folder"))).build(), views),

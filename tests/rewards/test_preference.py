@@ -9,8 +9,9 @@ from conftest import stack
 from torch.nn import functional as F
 from world import random_views
 
+from rl3d.cameras import worded
 from rl3d.rewards.aesthetic import Aesthetic
-from rl3d.rewards.clip import Clip, worded
+from rl3d.rewards.clip import Clip
 from rl3d.rewards.preference import Hps, ImageReward, PickScore
 from rl3d.rewards.resize import fit
 from rl3d.rewards.weights import read_weights

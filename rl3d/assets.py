@@ -1,0 +1,124 @@
+"""Assets as something to look at and to judge: a run's folder, Gaussians in a PLY, a mesh in a GLB; and pictures from files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from rl3d.cameras import Orbit
+from rl3d.export.ply import read_ply
+from rl3d.protocols import Shown, Situation
+from rl3d.render import mesh as raster
+from rl3d.render.gaussians import look_at
+from rl3d.rewards.base import SplatScene
+from rl3d.run import Run
+from rl3d.start import FromFile, mesh_colours
+from rl3d.types import Cameras, Look, Prompt, Splats, Views
+
+
+@dataclass(frozen=True)
+class Asset:
+    """An object that somebody made."""
+
+    splats: Splats
+    """Its Gaussians; of a mesh, Gaussians on its surface."""
+    look: Look
+    surface: object = None
+    """Its ``trimesh.Trimesh`` in our axes, where it is a mesh."""
+    prompt: Prompt | None = None
+    """What was asked for, where a run says so."""
+
+    def show(self, cameras: Cameras) -> Shown:
+        """What rewards look at."""
+        return Shown(self.look(cameras), (SplatScene(self.splats, self.surface),))
+
+
+def load_asset(path: str | Path) -> Asset:
+    """Load a run's folder, a PLY in the layout of 3DGS, or a .glb, .gltf or .obj mesh; in the unit sphere, z up.
+
+    A run's Gaussians stay where the run left them. Meshes are drawn as triangles in their own colours, without light.
+
+    Raises:
+        ValueError: if it is none of these, or its file is broken.
+    """
+    path = Path(path)
+    if path.is_dir():
+        prompt, made = Prompt(**Run(path).about["prompt"]), path / "asset.ply"
+        if not made.is_file():
+            raise ValueError(f"{path} holds no asset.ply yet: finish the run with `rl3d resume {path}`")
+        splats = read_ply(made)
+        return Asset(splats, look_at(splats), prompt=prompt)
+    start = FromFile(str(path), limit=6000 if path.suffix.lower() != ".ply" else 10**9)
+    splats = start.build(Situation(Prompt(""), None, None, torch.Generator().manual_seed(0), torch.device("cpu")))
+    if path.suffix.lower() == ".ply":
+        return Asset(splats, look_at(splats))
+    mesh = _upright_mesh(path)
+    return Asset(splats, look_at_mesh(mesh, is_gltf=path.suffix.lower() != ".obj"), mesh)
+
+
+def _upright_mesh(path: Path):
+    """A mesh with z up and its front along x, within the unit sphere as :class:`rl3d.start.FromFile` puts it there."""
+    import trimesh
+
+    mesh = trimesh.load(path, force="mesh")
+    assert isinstance(mesh, trimesh.Trimesh)
+    mesh.apply_transform(np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]]))
+    if not 0.5 <= np.linalg.norm(mesh.vertices, axis=1).max() <= 1.02:
+        mesh.apply_translation(-mesh.bounds.mean(0))
+        mesh.apply_scale(0.9 / max(np.linalg.norm(mesh.vertices, axis=1).max(), 1e-9))
+    return mesh
+
+
+def look_at_mesh(mesh, *, is_gltf: bool = True, samples: int = 3) -> Look:
+    """A ``trimesh.Trimesh`` as something to look at: its own colours, with no light, ``samples`` squared samples a pixel."""
+    vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32)
+    triangles = raster.TriangleMesh(vertices, faces, raster.corner_normals(vertices, faces), np.zeros(len(faces), np.int32))
+
+    def look(cameras: Cameras) -> Views:
+        fragments = raster.rasterize(triangles, cameras, samples=samples)
+        hit = fragments.face >= 0
+        rest = fragments.barycentrics[hit]
+        weight = torch.from_numpy(np.concatenate([1 - rest.sum(1, keepdims=True), rest], 1))
+        face = torch.from_numpy(fragments.face[hit].astype(np.int64))
+        image = np.zeros((*hit.shape, 4), np.float32)
+        image[hit, :3] = mesh_colours(mesh, face, weight, is_gltf=is_gltf).numpy()
+        image[..., 3] = hit
+        rgba = raster.box_filter(image, samples)
+        depth, normals = (raster.box_filter(x, samples) for x in raster.depth_and_normals(fragments, triangles, cameras))
+        depth /= np.maximum(rgba[..., 3:], 1e-6)
+        normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
+        pixels = raster.tensor(rgba)
+        return Views(pixels[..., :3], pixels[..., 3:], raster.tensor(depth), raster.tensor(normals), cameras)
+
+    return look
+
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def load_pictures(paths: Sequence[str | Path], size: int = 128) -> Views:
+    """Pictures from files as views of one sample, squeezed to squares of ``size`` pixels; what is transparent shows nothing.
+
+    Their cameras are not known: a ring of evenly spaced ones stands for them.
+
+    Raises:
+        ValueError: if one is no picture.
+    """
+    pixels = []
+    for path in paths:
+        try:
+            with Image.open(path) as picture:
+                small = picture.convert("RGBA").resize((size, size), Image.Resampling.LANCZOS)
+        except FileNotFoundError:
+            raise ValueError(f"there is no picture {path}") from None
+        except (UnidentifiedImageError, OSError) as error:
+            raise ValueError(f"cannot read the picture {path}: {error}") from error
+        pixels.append(torch.from_numpy(np.asarray(small, np.float32) / 255))
+    rgba = torch.stack(pixels)[None]
+    cameras = Orbit(views=len(pixels), size=size).cameras()
+    return Views(rgba[..., :3] * rgba[..., 3:], rgba[..., 3:], None, None, cameras)

@@ -1,0 +1,157 @@
+"""``rl3d generate``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tyro.conf import AvoidSubcommands, Positional, arg
+
+from rl3d.commands.words import value_of, without
+from rl3d.generate import Request, create, find_run, produce
+from rl3d.optimize import Diverged
+from rl3d.priors.embedded import Embedded
+from rl3d.recipe import Recipe, comparison, load_recipe, recipe_file, recipe_files, starting_from
+from rl3d.record import LogName, check_logs
+from rl3d.run import Run, circumstances, short_name
+from rl3d.scene import read_prompts
+from rl3d.start import FromFile
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Make 3D objects from prompts."""
+
+    prompts: Positional[tuple[str, ...]]
+    """Prompts; scenes by name or .toml file; .txt files with a prompt on each line."""
+    settings: Annotated[AvoidSubcommands[Recipe], arg(name="")]
+    recipe: str = "default"
+    """A recipe's name (see `rl3d recipes`) or a .py file; every number below is one of its settings."""
+    out: Path | None = None
+    """The run's folder; for several prompts the folder that holds theirs. Default: runs/."""
+    seed: int = 0
+    device: str = "cpu"
+    """"cpu", or "cuda" where there is a GPU."""
+    allow_unknown: bool = False
+    """Go on although the prior does not know some words."""
+    init: str = ""
+    """An asset to improve or edit: a splat .ply, or a .glb, .gltf or .obj mesh. Nothing is drawn or matched then."""
+    tensorboard: bool = False
+    """Also write what metrics.jsonl holds for TensorBoard, into the run's folder."""
+    wandb: bool = False
+    """Also log what metrics.jsonl holds to Weights & Biases."""
+    dry_run: bool = False
+    """Print the recipe's settings beside its paper's, and its cost, and stop; without --recipe those of all."""
+
+
+LOG_FLAGS = ("--tensorboard", "--no-tensorboard", "--wandb", "--no-wandb")
+"""Where numbers go besides: no part of what a run is."""
+
+
+def main(words: list[str]) -> None:
+    """Make objects from prompts, each in a run's folder of its own."""
+    source = recipe_file(value_of(words, "--recipe", "default"))
+    if "--dry-run" in words and not any(word.split("=")[0] == "--recipe" for word in words):
+        print("\n\n".join(f"{path.stem}\n{comparison(load_recipe(path))}" for path in recipe_files()))
+        return
+    plain = recipe_with(source, value_of(words, "--init", ""))
+    asked = tyro.cli(Generate, args=words, prog="rl3d generate", default=Generate((), plain))
+    recipe = asked.settings
+    if asked.dry_run:
+        print(comparison(recipe))
+        return
+    if isinstance(recipe.start, FromFile):
+        recipe.start.check()
+    if asked.allow_unknown and isinstance(recipe.prior, Embedded):
+        recipe = replace(recipe, prior=replace(recipe.prior, allow_unknown=True))
+    prompts = read_prompts(asked.prompts)
+    if not prompts:
+        raise ValueError('say what to make, for example: rl3d generate "a red mug"')
+    if recipe.prior is not None:
+        for prompt in prompts:
+            recipe.prior.check(prompt)
+    logs = logs_of(asked.tensorboard, asked.wandb)
+    elsewhere = [word for word in words if word not in LOG_FLAGS]
+    changed = without(elsewhere, {"--recipe", "--out", "--seed", "--device"}, set(asked.prompts))
+    for i, prompt in enumerate(prompts):
+        request = Request(prompt, asked.recipe, tuple(changed), asked.seed)
+        if asked.out is not None and len(prompts) == 1:
+            run = Run(asked.out)
+            if run.folder.exists() and not run.folder.is_dir():
+                raise ValueError(f"{run.folder} is a file: name a folder")
+            if (run.folder / "run.json").is_file() and not request.matches(run.about):
+                raise ValueError(f"{run.folder} holds another run ({run.about['prompt']['text']!r}): choose another --out")
+        else:
+            run = find_run(asked.out or Path("runs"), short_name(prompt.text), request)
+        with run.lock():
+            if not (run.folder / "run.json").is_file():
+                create(run, request, recipe, source)
+            show(run, recipe, asked.device, f"[{i + 1}/{len(prompts)}] " if len(prompts) > 1 else "", logs)
+
+
+def logs_of(tensorboard: bool, wandb: bool) -> list[LogName]:
+    """Where else a run's numbers go, if it is installed."""
+    names: list[LogName] = []
+    if tensorboard:
+        names.append("tensorboard")
+    if wandb:
+        names.append("wandb")
+    check_logs(names)
+    return names
+
+
+def recipe_with(source: Path, init: str) -> Recipe:
+    """The recipe of a file, or what it is when an asset is there already."""
+    recipe = load_recipe(source)
+    return starting_from(recipe, init) if init else recipe
+
+
+def show(run: Run, recipe: Recipe, device: str, prefix: str = "", logs: Sequence[LogName] = ()) -> None:
+    """Do a run with a live progress bar."""
+    console = Console(stderr=True)
+    text = run.about["prompt"]["text"]
+    if summary := run.summary:
+        console.print(f"{prefix}[bold]{text}[/bold]: done before, in {run.folder}", highlight=False)
+        _print_summary(console, run, summary)
+        return
+    if (was := run.about.get("depends_on")) != (now := circumstances()):
+        differs = sorted(k for k in now if (was or {}).get(k) != now[k])
+        console.print(f"[yellow]this run began under other circumstances ({', '.join(differs)}): its bytes may differ[/yellow]")
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[now]}"),
+    )
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task(
+            f"{prefix}{text[:40]}", total=recipe.steps, now="drawing views from the prior" if recipe.draw else "starting"
+        )
+        try:
+            for report, _ in produce(run, recipe, device=device, logs=logs):
+                losses = "  ".join(f"{name} {loss:.3g}" for name, loss in report.losses.items())
+                bar.update(task, completed=report.step, now=f"{losses}  size {report.size}")
+            bar.update(task, now="exporting")
+        except KeyboardInterrupt:
+            console.print(f"saved; continue with: rl3d resume {run.folder}", highlight=False)
+            raise
+        except Diverged as error:
+            raise ValueError(f"{error}. The last good state is in {run.folder}; lower the learning rates or weights") from None
+    summary = run.summary
+    assert summary is not None
+    _print_summary(console, run, summary)
+
+
+def _print_summary(console, run: Run, summary: dict) -> None:
+    scores = "  ".join(f"{name} {value:.3f}" if value is not None else f"{name} -" for name, value in summary["scores"].items())
+    cost = f"{summary['gaussians']} splats  {summary['seconds']:.0f} s  {summary['peak_memory_gb']} GB"
+    console.print(f"[bold]{summary['prompt']}[/bold]  {scores}  {cost}", highlight=False)
+    console.print(f"  {run.folder}/preview.png  asset.ply  mesh.glb  turntable.mp4", highlight=False)
+    for note in summary["notes"]:
+        console.print(f"[yellow]  {note}[/yellow]")

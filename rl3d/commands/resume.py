@@ -1,0 +1,62 @@
+"""``rl3d resume``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import tyro
+from tyro.conf import AvoidSubcommands, Positional
+
+from rl3d.commands import finetune
+from rl3d.commands.generate import logs_of, recipe_with, show
+from rl3d.commands.words import value_of, without
+from rl3d.finetune import Team
+from rl3d.priors.embedded import Embedded
+from rl3d.recipe import Recipe, describe
+from rl3d.run import Run
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Continue a run or a lesson that was stopped. On the CPU it ends in the same bytes as if it had not been."""
+
+    folder: Positional[Path]
+    device: str = "cpu"
+    tensorboard: bool = False
+    wandb: bool = False
+
+
+def main(words: list[str]) -> None:
+    """Continue a run from its checkpoint."""
+    asked = tyro.cli(Resume, args=words, prog="rl3d resume")
+    run = Run(asked.folder)
+    if run.about.get("kind") == finetune.LESSON:
+        team = Team(asked.device)
+        with run.lock() if team.leads else contextlib.nullcontext():
+            finetune.teach(run, finetune.recorded(run), team)
+        return
+    recipe, logs = recorded(run), logs_of(asked.tensorboard, asked.wandb)
+    with run.lock():
+        show(run, recipe, asked.device, logs=logs)
+
+
+def recorded(run: Run) -> Recipe:
+    """The recipe of an existing run: its own copy of the file, with the flags that were given."""
+    about = run.about
+    source = run.folder / "recipe.py"
+    if not source.is_file():
+        raise ValueError(f"{source} is missing: a run cannot be resumed without its recipe")
+    given = about["arguments"]
+    flags = without([flag for flag in given if flag != "--allow-unknown"], {"--init"}, set())
+    plain = recipe_with(source, value_of(given, "--init", ""))
+    recipe = tyro.cli(AvoidSubcommands[Recipe], args=flags, default=plain, prog="rl3d resume")
+    if "--allow-unknown" in given and isinstance(recipe.prior, Embedded):
+        recipe = replace(recipe, prior=replace(recipe.prior, allow_unknown=True))
+    if describe(recipe) != json.loads((run.folder / "recipe.json").read_text()):
+        raise ValueError(
+            f"{run.folder} was made by another version of rl3d, whose defaults differ (recipe.json): start it anew"
+        )
+    return recipe

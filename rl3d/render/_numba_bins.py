@@ -1,0 +1,225 @@
+"""Compiled loops of the CPU rasterizer: which Gaussians reach which tiles, front to back.
+
+The screen is cut into tiles of 16 x 16 pixels. Each (tile, Gaussian) that can matter is a *pair*: it knows the rows of
+the tile that the Gaussian's ellipse (at alpha = 1/255) reaches, so that no work is done beyond them. Pairs lie tile by tile,
+front to back. Threads take chunks of the sorted Gaussians, and where a pair goes follows from counts alone, so that the
+list is the same for any number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import no_type_check
+
+import numpy as np
+from numba import njit, prange
+
+from rl3d.render._compile import PARALLEL, STRICT, F, bits
+
+TILE = 16
+CHUNK = 2048
+"""Sorted Gaussians that a thread takes at once, at least."""
+LOG2E, LOG255 = math.log2(math.e), math.log2(255)
+MOST_CHUNKS = 64
+"""For each view, so that counting them by tile stays cheap."""
+
+
+@njit(**STRICT)
+@no_type_check
+def _sort(keys, order, keys2, order2, n):
+    """Sort ``order`` by float32 ``keys`` given as their bits, stably: a radix sort of three passes of 11 bits."""
+    count = np.empty(2048, np.int64)
+    for shift in (0, 11, 22):
+        count[:] = 0
+        for i in range(n):
+            count[(keys[i] >> shift) & 2047] += 1
+        total = 0
+        for b in range(2048):
+            c = count[b]
+            count[b] = total
+            total += c
+        for i in range(n):
+            b = (keys[i] >> shift) & 2047
+            keys2[count[b]], order2[count[b]] = keys[i], order[i]
+            count[b] += 1
+        keys, keys2, order, order2 = keys2, keys, order2, order
+    return order
+
+
+@njit(**STRICT)
+@no_type_check
+def _front_to_back(depths, radii, order):
+    """Fill ``order`` with the visible Gaussians by depth, and return how many they are."""
+    n, visible = len(depths), 0
+    keys, first = np.empty(n, np.int32), np.empty(n, np.int32)
+    for g in range(n):
+        if radii[g, 0] > 0 or radii[g, 1] > 0:
+            # Bits of floats sort like integers, but that negative ones, which an orthographic camera can see, go backwards.
+            key = bits(depths[g])
+            keys[visible], first[visible] = key ^ ((key >> 31) | np.int32(-(2**31))), g
+            visible += 1
+    done = _sort(keys, first, np.empty(n, np.int32), np.empty(n, np.int32), visible)
+    order[:visible] = done[:visible]
+    return visible
+
+
+@njit(**PARALLEL)
+@no_type_check
+def ellipses(means, conics, opacities):
+    """What the loops need of each Gaussian in one place, [v n 8]: log2 of its alpha is l - a dx^2 - b dx dy - c dy^2.
+
+    Order: x, y, a, b, c, l; the last two are free. All are 0 for what is not seen.
+    """
+    v, n = opacities.shape
+    out = np.zeros((v, n, 8), np.float32)
+    for k in prange(v * n):
+        i, g = k // n, k % n
+        if opacities[i, g] > F(0):
+            own = out[i, g]
+            own[0], own[1] = means[i, g, 0], means[i, g, 1]
+            own[2], own[3] = F(0.5 * LOG2E) * conics[i, g, 0], F(LOG2E) * conics[i, g, 1]
+            own[4], own[5] = F(0.5 * LOG2E) * conics[i, g, 2], F(math.log2(opacities[i, g]))
+    return out
+
+
+@njit(**STRICT)
+@no_type_check
+def _ellipse(record):
+    """Centre, conic a b c of a x^2 + 2 b x y + c y^2 = reach, that reach, and the determinant, in float64."""
+    a, b, c = float(record[2]), 0.5 * float(record[3]), float(record[4])
+    return float(record[0]), float(record[1]), a, b, c, max(0.0, float(record[5]) + LOG255), a * c - b * b
+
+
+@njit(**STRICT)
+@no_type_check
+def _columns(record, width, height):
+    """The columns of tiles [first, last) that an ellipse reaches."""
+    x, y, a, _, c, reach, det = _ellipse(record)
+    if det <= 1e-12 * a * c:
+        return 0, (width + TILE - 1) // TILE
+    scale = math.sqrt(reach / det)
+    half_width, half_height = scale * math.sqrt(c), scale * math.sqrt(a)
+    first = max(0.0, math.ceil(x - half_width - 0.5001))
+    last = min(width - 1.0, math.floor(x + half_width - 0.4999))
+    top = min(height - 1.0, math.floor(y + half_height - 0.4999))
+    if first > last or y + half_height < 0.4999 or math.ceil(y - half_height - 0.5001) > top:
+        return 0, 0
+    return int(first) // TILE, int(last) // TILE + 1
+
+
+@njit(**STRICT)
+@no_type_check
+def _count(order, records, columns, spans, tiles, width, height):
+    """Find the pixel rows [y0, y1) that ellipses reach within each of their columns of tiles, and count pairs by tile.
+
+    Within a column, an ellipse is highest where its topmost point lies, or else at the side that is nearer to that.
+    """
+    across = (width + TILE - 1) // TILE
+    for g in order:
+        first, last, at = columns[g, 0], columns[g, 1], columns[g, 2]
+        x, y, a, b, c, reach, det = _ellipse(records[g])
+        whole = det <= 1e-12 * a * c
+        inverse, extreme = 1.0 / c, 0.0 if whole else -b * math.sqrt(reach / (det * a))
+        for column in range(first, last):
+            y0, y1 = 0, height
+            if not whole:
+                left, right = column * TILE + 0.5 - x, column * TILE + (TILE - 0.5) - x
+                high, low = min(max(extreme, left), right), min(max(-extreme, left), right)
+                bottom = y + (math.sqrt(max(0.0, c * reach - det * high * high)) - b * high) * inverse
+                top = y - (math.sqrt(max(0.0, c * reach - det * low * low)) + b * low) * inverse
+                y0, y1 = (
+                    int(min(max(0.0, math.ceil(top - 0.501)), height)),
+                    int(min(max(0.0, math.floor(bottom + 0.501)), height)),
+                )
+            spans[at, 0], spans[at, 1] = y0, y1
+            at += 1
+            if y0 < y1:
+                for row in range(y0 // TILE, (y1 - 1) // TILE + 1):
+                    tiles[row * across + column] += 1
+
+
+@njit(**STRICT)
+@no_type_check
+def unpack(pair):
+    """The Gaussian of a pair, and the rows [first, last) of the tile that it reaches."""
+    return pair >> 16, (pair >> 8) & 255, pair & 255
+
+
+@njit(**STRICT)
+@no_type_check
+def _fill(order, columns, spans, cursor, pairs, width):
+    """List the pairs of some Gaussians from where ``cursor`` says for each tile."""
+    across = (width + TILE - 1) // TILE
+    for g in order:
+        first, last, span = columns[g, 0], columns[g, 1], columns[g, 2]
+        for column in range(first, last):
+            y0, y1 = spans[span, 0], spans[span, 1]
+            span += 1
+            if y0 < y1:
+                for row in range(y0 // TILE, (y1 - 1) // TILE + 1):
+                    at = cursor[row * across + column]
+                    cursor[row * across + column] = at + 1
+                    begin = max(y0 - row * TILE, 0)
+                    pairs[at] = (np.int64(g) << 16) | (begin << 8) | min(y1 - row * TILE, TILE)
+
+
+@njit(**STRICT)
+@no_type_check
+def _start(tiles):
+    """Turn counts by view, chunk and tile into starts; return each tile's own, and the total last."""
+    views, chunks, area = tiles.shape
+    starts = np.empty(views * area + 1, np.int64)
+    total = 0
+    for i in range(views):
+        for t in range(area):
+            starts[i * area + t] = total
+            for chunk in range(chunks):
+                count = tiles[i, chunk, t]
+                tiles[i, chunk, t] = total
+                total += count
+    starts[-1] = total
+    return starts
+
+
+@njit(**STRICT)
+@no_type_check
+def _place_spans(columns):
+    """Give each Gaussian room for a span for each of its columns, and return how many there are."""
+    total = 0
+    for i in range(columns.shape[0]):
+        for g in range(columns.shape[1]):
+            columns[i, g, 2] = total
+            total += columns[i, g, 1] - columns[i, g, 0]
+    return total
+
+
+@njit(**PARALLEL)
+@no_type_check
+def bin_pairs(records, depths, radii, width, height):
+    """List the pairs of all views.
+
+    Returns ``starts`` [v * tiles + 1] (where each tile's pairs start) and ``pairs`` [p] (see :func:`unpack`).
+    """
+    v, n = depths.shape
+    area = ((width + TILE - 1) // TILE) * ((height + TILE - 1) // TILE)
+    chunks = min(MOST_CHUNKS, (n + CHUNK - 1) // CHUNK)
+    order, visible = np.empty((v, n), np.int32), np.zeros(v, np.int64)
+    columns = np.zeros((v, n, 3), np.int32)
+    for i in prange(v):
+        visible[i] = _front_to_back(depths[i], radii[i], order[i])
+    for k in prange(v * n):
+        i, g = k // n, k % n
+        if radii[i, g, 0] > 0 or radii[i, g, 1] > 0:
+            columns[i, g, 0], columns[i, g, 1] = _columns(records[i, g], width, height)
+    spans, tiles = np.empty((_place_spans(columns), 2), np.int32), np.zeros((v, chunks, area), np.int64)
+    for task in prange(v * chunks):
+        i, chunk = task // chunks, task % chunks
+        own = order[i, visible[i] * chunk // chunks : visible[i] * (chunk + 1) // chunks]
+        _count(own, records[i], columns[i], spans, tiles[i, chunk], width, height)
+    starts = _start(tiles)
+    pairs = np.empty(starts[-1], np.int64)
+    for task in prange(v * chunks):
+        i, chunk = task // chunks, task % chunks
+        own = order[i, visible[i] * chunk // chunks : visible[i] * (chunk + 1) // chunks]
+        _fill(own, columns[i], spans, tiles[i, chunk], pairs, width)
+    return starts, pairs

@@ -1,0 +1,282 @@
+"""Vectors of sixteen float32 for compiled loops: a row of pixels of a tile, held in registers.
+
+numba leaves it to LLVM to find vector instructions in scalar loops, which keeps the pixels' state in memory and, on processors
+with AVX-512, takes half the width. These are LLVM's own vectors: 512-bit registers where there are any, and several narrower
+ones elsewhere.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import no_type_check
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
+
+LANES = 16
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+_INTS = ir.VectorType(ir.IntType(32), LANES)
+_FLAGS = ir.VectorType(ir.IntType(1), LANES)
+_MATH = ("contract",)
+
+
+class Vector(types.Type):
+    """Sixteen float32."""
+
+    def __init__(self):
+        super().__init__(name="Vector")
+
+
+class Mask(types.Type):
+    """Sixteen truth values."""
+
+    def __init__(self):
+        super().__init__(name="Mask")
+
+
+VECTOR, MASK = Vector(), Mask()
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, fe_type):
+        super().__init__(manager, fe_type, _FLOATS)
+
+
+@register_model(Mask)
+class _MaskModel(models.PrimitiveModel):
+    def __init__(self, manager, fe_type):
+        super().__init__(manager, fe_type, _FLAGS)
+
+
+@no_type_check
+def _splat(builder, value):
+    single = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(_INTS, None)
+    return builder.shuffle_vector(single, ir.Constant(_FLOATS, ir.Undefined), zeros)
+
+
+@no_type_check
+def _constant(value):
+    return ir.Constant(_FLOATS, [ir.Constant(ir.FloatType(), value)] * LANES)
+
+
+@no_type_check
+def _wide(context, builder, value, kind):
+    """A vector from a vector or any number."""
+    if isinstance(kind, Vector):
+        return value
+    return _splat(builder, context.cast(builder, value, kind, types.float32))
+
+
+@intrinsic
+@no_type_check
+def splat(typingctx, x):
+    """The same number in every lane."""
+    return VECTOR(x), lambda context, builder, sig, args: _wide(context, builder, args[0], sig.args[0])
+
+
+@no_type_check
+def _pointer(context, builder, sig, args):
+    array = context.make_array(sig.args[0])(context, builder, args[0])
+    start = builder.bitcast(array.data, ir.FloatType().as_pointer())
+    index = context.cast(builder, args[1], sig.args[1], types.intp)
+    return builder.bitcast(builder.gep(start, [index]), _FLOATS.as_pointer())
+
+
+@no_type_check
+def _is_block(kind):
+    return isinstance(kind, types.Array) and kind.layout == "C" and kind.dtype == types.float32
+
+
+@intrinsic
+@no_type_check
+def load(typingctx, array, index):
+    """Sixteen neighbours from a contiguous float32 array, from this flat index on."""
+    if not _is_block(array):
+        return None
+    return VECTOR(array, index), lambda context, builder, sig, args: builder.load(
+        _pointer(context, builder, sig, args), align=4
+    )
+
+
+@intrinsic
+@no_type_check
+def store(typingctx, array, index, x):
+    """Write sixteen neighbours to a contiguous float32 array."""
+    if not _is_block(array):
+        return None
+
+    def codegen(context, builder, sig, args):
+        builder.store(args[2], _pointer(context, builder, sig, args), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, index, x), codegen
+
+
+@no_type_check
+def _binary(name):
+    @intrinsic
+    def op(typingctx, a, b):
+        def codegen(context, builder, sig, args):
+            a, b = (_wide(context, builder, x, kind) for x, kind in zip(args, sig.args, strict=True))
+            return getattr(builder, name)(a, b, flags=_MATH)
+
+        return VECTOR(a, b), codegen
+
+    return op
+
+
+@no_type_check
+def _comparison(sign):
+    @intrinsic
+    def op(typingctx, a, b):
+        def codegen(context, builder, sig, args):
+            a, b = (_wide(context, builder, x, kind) for x, kind in zip(args, sig.args, strict=True))
+            return builder.fcmp_ordered(sign, a, b)
+
+        return MASK(a, b), codegen
+
+    return op
+
+
+@no_type_check
+def _overload(symbol, op):
+    @overload(symbol)
+    def chosen(a, b):
+        if isinstance(a, Vector) or isinstance(b, Vector):
+            return lambda a, b: op(a, b)
+        return None
+
+
+for _symbol, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv")):
+    _overload(_symbol, _binary(_name))
+for _symbol, _name in ((operator.lt, "<"), (operator.le, "<="), (operator.gt, ">"), (operator.ge, ">=")):
+    _overload(_symbol, _comparison(_name))
+
+
+@intrinsic
+@no_type_check
+def both(typingctx, a, b):
+    """Where both masks are true."""
+    return MASK(MASK, MASK), lambda context, builder, sig, args: builder.and_(args[0], args[1])
+
+
+@intrinsic
+@no_type_check
+def some(typingctx, mask):
+    """Whether a mask is true anywhere."""
+
+    def codegen(context, builder, sig, args):
+        whole = builder.bitcast(args[0], ir.IntType(LANES))
+        return builder.icmp_unsigned("!=", whole, ir.Constant(ir.IntType(LANES), 0))
+
+    return types.boolean(MASK), codegen
+
+
+@intrinsic
+@no_type_check
+def where(typingctx, mask, a, b):
+    """``a`` where the mask is true, ``b`` elsewhere."""
+
+    def codegen(context, builder, sig, args):
+        a, b = (_wide(context, builder, x, kind) for x, kind in zip(args[1:], sig.args[1:], strict=True))
+        return builder.select(args[0], a, b)
+
+    return VECTOR(mask, a, b), codegen
+
+
+@intrinsic
+@no_type_check
+def minus_abs(typingctx, x):
+    """-abs(x)."""
+
+    def codegen(context, builder, sig, args):
+        sign = ir.Constant(_INTS, [ir.Constant(ir.IntType(32), 0x80000000)] * LANES)
+        return builder.bitcast(builder.or_(builder.bitcast(args[0], _INTS), sign), _FLOATS)
+
+    return VECTOR(VECTOR), codegen
+
+
+@intrinsic
+@no_type_check
+def total(typingctx, x):
+    """The sum of all lanes."""
+
+    def codegen(context, builder, sig, args):
+        kind = ir.FunctionType(ir.FloatType(), [ir.FloatType(), _FLOATS])
+        reduce = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{LANES}f32")
+        zero = ir.Constant(ir.FloatType(), 0.0)
+        return builder.call(reduce, [zero, args[0]], fastmath=("reassoc", "nsz"))
+
+    return types.float32(VECTOR), codegen
+
+
+@intrinsic
+@no_type_check
+def totals(typingctx, a, b, c, d, e, f, g, h, i, j, k, l):  # noqa: E741
+    """The sums of all lanes of twelve vectors, in the first twelve lanes of one, and zeros.
+
+    Two vectors are added into one that has the halves of both, and so on: a quarter of the work of twelve single sums.
+    """
+
+    def codegen(context, builder, sig, args):
+        rows, lanes = [*args, *[ir.Constant(_FLOATS, None)] * (LANES - len(args))], LANES
+        while lanes > 1:
+            lanes //= 2
+            low = [i for i in range(2 * LANES) if i % (2 * lanes) < lanes]
+            rows = [_merge(builder, *rows[n : n + 2], low, lanes) for n in range(0, len(rows), 2)]
+        return rows[0]
+
+    return VECTOR(*[VECTOR] * 12), codegen
+
+
+@no_type_check
+def _merge(builder, x, y, low, step):
+    def chosen(indices):
+        lanes = ir.Constant(_INTS, [ir.Constant(ir.IntType(32), i) for i in indices])
+        return builder.shuffle_vector(x, y, lanes)
+
+    return builder.fadd(chosen(low), chosen([i + step for i in low]), flags=_MATH)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def scratch(n):
+    """Uninitialised float32, ``n`` of them, that start where a line of the cache does, as vectors should."""
+    room = np.empty(n + LANES, np.float32)
+    start = (-(room.ctypes.data // 4)) % LANES
+    return room[start : start + n]
+
+
+_POWERS = (
+    0.0013276472454890609,
+    0.009675540961325169,
+    0.05550713092088699,
+    0.24022120237350464,
+    0.6931469440460205,
+    1.0000001192,
+)
+"""Of the polynomial whose largest relative distance from 2**x over [-0.5, 0.5] is least."""
+_ROUND = 1.5 * 2**23
+"""Added to a small float32, it leaves the nearest integer in the low bits of the mantissa."""
+
+
+@intrinsic
+@no_type_check
+def exp2(typingctx, x):
+    """2**x in [-126, 126], within 3e-7 relative; anything elsewhere."""
+
+    def codegen(context, builder, sig, args):
+        shifted = builder.fadd(args[0], _constant(_ROUND))
+        rest = builder.fsub(args[0], builder.fsub(shifted, _constant(_ROUND)))
+        power = _constant(_POWERS[0])
+        for coefficient in _POWERS[1:]:
+            power = builder.fadd(builder.fmul(power, rest, flags=_MATH), _constant(coefficient), flags=_MATH)
+        exponent = builder.shl(builder.bitcast(shifted, _INTS), ir.Constant(_INTS, [ir.Constant(ir.IntType(32), 23)] * LANES))
+        return builder.bitcast(builder.add(builder.bitcast(power, _INTS), exponent), _FLOATS)
+
+    return VECTOR(VECTOR), codegen
