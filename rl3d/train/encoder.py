@@ -380,6 +380,9 @@ def card(
         "encoder": "the reward: may be optimised, and used to choose between samples",
         "judge": "a second opinion: it is only reported, and never a training signal nor used to tune anything",
     }[training.role]
+    start = (
+        "" if training.init is None else "\n  It went on from an earlier training's weights, whose steps are not counted here."
+    )
     return f"""---
 license: apache-2.0
 library_name: open_clip
@@ -392,7 +395,7 @@ It is {use}.
 - Data: {toys} sets of views of the split "train", rendered at 64 x 64, with new captions and near misses at every step:
   {about(language)}
 - Training: {step} steps of {training.toys} toys x {training.views} views in {seconds / 60:.0f} minutes on CPU, by
-  `python -m rl3d.train.encoder --role {training.role} --seed {training.seed}`.
+  `python -m rl3d.train.encoder --role {training.role} --seed {training.seed}`.{start}
 - Quality, on {training.held} held-out toys (combinations never trained on), each with a pool of 100 captions of which 20 are
   near misses; the right caption is first
   - from four views in {found["r1"]:.1%}; in {found["r1_relations"]:.1%} of toys with a relation;
