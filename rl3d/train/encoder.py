@@ -381,7 +381,7 @@ def card(
         "judge": "a second opinion: it is only reported, and never a training signal nor used to tune anything",
     }[training.role]
     start = (
-        "" if training.init is None else "\n  It went on from an earlier training's weights, whose steps are not counted here."
+        "" if training.init is None else "\n  It went on from earlier weights, whose steps are not counted here."
     )
     return f"""---
 license: apache-2.0
