@@ -51,6 +51,7 @@ def test_a_read_only_package_caches_where_it_is_told_to(locked, tmp_path):
         assert Path(found[1]).is_relative_to(tmp_path / "told")
 
 
+@pytest.mark.slow
 def test_a_read_only_package_caches_in_the_users_folder(locked, tmp_path):
     place = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "home" / "cache")}
     hits, where = run(locked, **place)
@@ -59,6 +60,7 @@ def test_a_read_only_package_caches_in_the_users_folder(locked, tmp_path):
     assert run(locked, **place)[0] == "1"
 
 
+@pytest.mark.slow
 def test_where_there_is_no_users_folder_a_private_temporary_one_serves(locked, tmp_path):
     (tmp_path / "nobody").write_text("not a folder")
     (tmp_path / "tmp").mkdir()
