@@ -30,6 +30,7 @@ from rl3d.export.pictures import png_bytes, sheet, to_uint8
 from rl3d.files import write_whole
 from rl3d.lesson import Lesson, generator
 from rl3d.optimize import Diverged
+from rl3d.priors.embedded import fastest_dtype
 from rl3d.priors.lora import FullPrior, LoraPrior, adapter_state, blend, load_adapter_state
 from rl3d.priors.lora_files import WEIGHTS, save_lora
 from rl3d.priors.sampling import Streams, sample_views
@@ -220,7 +221,9 @@ def _collect(t: Teaching, unit: int, prompts: list[Prompt]) -> tuple[Any, Stream
 
 
 def _precision(t: Teaching) -> contextlib.AbstractContextManager:
-    return torch.autocast(t.team.device.type, torch.bfloat16, enabled=t.lesson.mixed == "bf16")
+    kind, mixed = t.team.device.type, t.lesson.mixed
+    faster = mixed == "fastest" and fastest_dtype(kind) == torch.bfloat16
+    return torch.autocast(kind, torch.bfloat16, enabled=mixed == "bf16" or faster)
 
 
 def _backward(t: Teaching, batch: Any, rng: torch.Generator) -> tuple[dict[str, float], bool]:
@@ -303,7 +306,10 @@ def samples(t: Teaching, count: int | None = None) -> tuple[Views, list[Prompt]]
     middle = (rig.elevation_min_deg + rig.elevation_max_deg) / 2
     cameras = Orbit(rig.views, middle, 0.0, rig.distance, rig.fov_y_deg, rig.size).cameras().to(t.team.device)
     rng = Streams((t.seed, -3), range(len(prompts)))
-    drawn = sample_views(prior, prompts, cameras, steps=probe.steps, guidance=probe.guidance, rescale=probe.rescale, rng=rng)
+    with _precision(t):
+        drawn = sample_views(
+            prior, prompts, cameras, steps=probe.steps, guidance=probe.guidance, rescale=probe.rescale, rng=rng
+        )
     return drawn, prompts
 
 

@@ -19,6 +19,7 @@ recipe = Lesson(
     unit=4,
     updates=2,
     rate=3e-4,
+    mixed="fastest",
     paper=Paper(
         "Wallace et al. 2024, Diffusion Model Alignment Using Direct Preference Optimization",
         "https://arxiv.org/abs/2311.12908",

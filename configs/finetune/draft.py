@@ -12,6 +12,7 @@ recipe = Lesson(
     unit=4,
     steps=200,
     rate=3e-4,
+    mixed="fastest",
     paper=Paper(
         "Clark et al. 2024, Directly Fine-Tuning Diffusion Models on Differentiable Rewards",
         "https://arxiv.org/abs/2309.17400",

@@ -15,6 +15,7 @@ recipe = Lesson(
     rewards={"joint": Joint(), "views": Clip()},
     weights={"views": 0.5},
     rate=3e-4,
+    mixed="fastest",
     paper=Paper(
         "Wang et al. 2024, MVReward: Better Aligning and Evaluating Multi-View Diffusion Models with Human Preferences",
         "https://arxiv.org/abs/2412.06614",

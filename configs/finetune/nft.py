@@ -13,6 +13,7 @@ recipe = Lesson(
     updates=2,
     steps=200,
     rate=3e-4,
+    mixed="fastest",
     paper=Paper(
         "Zheng et al. 2025, DiffusionNFT: Online Diffusion Reinforcement with Forward Process",
         "https://arxiv.org/abs/2509.16117",

@@ -380,9 +380,7 @@ def card(
         "encoder": "the reward: may be optimised, and used to choose between samples",
         "judge": "a second opinion: it is only reported, and never a training signal nor used to tune anything",
     }[training.role]
-    start = (
-        "" if training.init is None else "\n  It went on from earlier weights, whose steps are not counted here."
-    )
+    start = "" if training.init is None else "\n  It went on from earlier weights, whose steps are not counted here."
     return f"""---
 license: apache-2.0
 library_name: open_clip
