@@ -18,12 +18,14 @@ from rl3d.export.pictures import contact_sheet, png_bytes, write_turntable
 from rl3d.export.ply import write_ply
 from rl3d.files import write_whole
 from rl3d.optimize import Optimization, Report
+from rl3d.priors.lora_files import save_lora
 from rl3d.protocols import Representation, Shown
 from rl3d.recipe import Recipe, describe
 from rl3d.record import Alert, Log, LogName, Watcher, first_alert, line, open_log, value_of
 from rl3d.rewards.base import SplatScene
 from rl3d.run import Run, circumstances
 from rl3d.search import Contest, begin, optimize, restore, state
+from rl3d.tutor import LEARNS
 from rl3d.types import Cameras, Look, Prompt, Splats, Views
 
 CHECKPOINT_EVERY = 25
@@ -168,6 +170,9 @@ def finish(run: Run, o: Optimization | Contest, seconds: Callable[[], float], al
         write_glb(run.folder / "mesh.glb", to_mesh(look))
     except ValueError as error:
         notes.append(f"no mesh: {error}")
+    if isinstance(o, Optimization) and o.tutor is not None:
+        save_lora(o.tutor.actor, LEARNS, run.folder / "lora")
+        notes.append(f"the taught prior: --prior.lora {run.folder / 'lora'}")
     scores = judge(o.recipe, o.prompt, look, splats, o.scene.device)
     summary = {
         "prompt": o.prompt.text,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rl3d.protocols import Heard, Prior, Representation, Signal, Situation, Step
 from rl3d.recipe import Recipe
+from rl3d.tutor import Tutor, guided
 from rl3d.types import Cameras, Prompt, Views
 
 
@@ -42,6 +43,8 @@ class Report:
     """Whether the step was left out because something was not finite."""
     views: Views
     """What the step looked at, detached."""
+    taught: dict[str, float] = field(default_factory=dict)
+    """What the prior was taught after it, where there was a lesson."""
 
 
 @dataclass
@@ -56,6 +59,8 @@ class Optimization:
     optimizer: torch.optim.Optimizer
     signals: dict[str, Signal]
     rng: torch.Generator
+    tutor: Tutor | None = None
+    """Teaches the prior meanwhile; ``prior`` is then the taught one."""
     step: int = 0
     skipped: int = 0
     """Steps left out so far."""
@@ -86,10 +91,12 @@ def start(recipe: Recipe, situation: Situation) -> Optimization:
 
 def _assemble(recipe: Recipe, situation: Situation, scene: Representation) -> Optimization:
     scene = scene.to(situation.device)
-    situation = situation._replace(scene=scene)
+    tutor = None if recipe.teach is None else recipe.teach.build(situation)
+    situation = guided(situation, tutor)._replace(scene=scene)
     optimizer = torch.optim.Adam(scene.param_groups(), betas=(0.9, 0.99), eps=1e-15)
     signals = {name: term.build(situation) for name, term in recipe.terms.items()}
-    return Optimization(recipe, situation.prompt, situation.prior, situation.drawn, scene, optimizer, signals, situation.rng)
+    parts = (recipe, situation.prompt, situation.prior, situation.drawn, scene, optimizer, signals, situation.rng)
+    return Optimization(*parts, tutor)
 
 
 def optimize(o: Optimization) -> Iterator[Report]:
@@ -161,7 +168,8 @@ def advance(o: Optimization) -> Report:
     for name in scene_losses.keys() & recipe.ratios.keys() - gradients.keys():
         del weights[name]
     cosines = _cosines(gradients, norms)
-    return Report(o.step, losses, norms, weights, cosines, rewards, len(o.scene), not good, rendered.detach())
+    taught = {} if o.tutor is None or not o.tutor.due(o.step, progress) else o.tutor.lesson(o.scene, o.rng)
+    return Report(o.step, losses, norms, weights, cosines, rewards, len(o.scene), not good, rendered.detach(), taught)
 
 
 def _together(asked: Mapping[str, Cameras | None]) -> tuple[Cameras, dict[str, slice]]:
@@ -248,6 +256,8 @@ def state(o: Optimization) -> tuple[dict[str, Tensor], dict]:
     for name, signal in o.signals.items():
         if isinstance(signal, torch.nn.Module):
             tensors |= {f"signals.{name}.{k}": v for k, v in signal.state_dict().items()}
+    if o.tutor is not None:
+        tensors |= {f"tutor.{k}": v for k, v in o.tutor.state_dict().items()}
     if o.drawn is not None:
         cameras = o.drawn.cameras
         tensors |= {"drawn.rgba": o.drawn.rgba, "drawn.pose": cameras.cam_from_world, "drawn.intrinsics": cameras.intrinsics}
@@ -284,6 +294,8 @@ def restore(
     for name, signal in o.signals.items():
         if isinstance(signal, torch.nn.Module):
             signal.load_state_dict(under(f"signals.{name}."))
+    if o.tutor is not None:
+        o.tutor.load_state_dict(under("tutor."))
     # Last, since building the parts above may have drawn from it.
     rng.set_state(tensors["rng"])
     o.step, o.skipped, o.skipped_in_a_row = plain["step"], plain["skipped"], plain["skipped_in_a_row"]

@@ -20,6 +20,7 @@ from rl3d.rewards.clip import Clip
 from rl3d.rewards.guards import Area, ColourEntropy, Sharpness
 from rl3d.start import Draw, FromFile, Hull, Start
 from rl3d.terms.match import Match
+from rl3d.tutor import Teach
 
 T = TypeVar("T")
 
@@ -132,6 +133,8 @@ class Recipe:
     """Steps in a row that may be skipped for values that are not finite, before the run stops."""
     search: BestOf | None = None
     """Whether several scenes are begun and the best kept."""
+    teach: Teach | None = None
+    """Whether the prior is taught while it guides."""
     paper: Paper | None = None
     guards: dict[str, RewardPart] = field(
         default_factory=lambda: {
@@ -151,6 +154,8 @@ class Recipe:
                 raise ValueError(f"there is no term {name!r} to weigh: the recipe has {', '.join(self.terms)}")
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
+        if self.search is not None and self.teach is not None:
+            raise ValueError("several scenes share one prior, and `teach` is for one: leave out `search` or `teach`")
         if self.search is not None and self.draw is None:
             raise ValueError("scenes of a search differ by their drawn views: set the recipe's `draw`, or leave out `search`")
 
@@ -201,6 +206,7 @@ def cost(recipe: Recipe) -> Cost:
     seeds = 1 if recipe.search is None else recipe.search.seeds
     draw = 0.0 if recipe.draw is None else seeds * recipe.draw.passes
     step = scenes * sum(getattr(term, "passes", 0.0) for term in recipe.terms.values())
+    step += 0.0 if recipe.teach is None else recipe.teach.passes * (1 - recipe.teach.start)
     return Cost(draw, step, draw + step * recipe.steps)
 
 

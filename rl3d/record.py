@@ -34,6 +34,7 @@ def line(report: Report, seconds: float) -> dict[str, Any]:
         "gradient_norms": rounded(report.norms),
         "cosines": {name: rounded(others) for name, others in report.cosines.items()},
         "rewards": {term: {name: x._asdict() for name, x in heard.items()} for term, heard in report.rewards.items()},
+        **({"taught": rounded(report.taught)} if report.taught else {}),
         "size": report.size,
         "skipped": report.skipped,
     }

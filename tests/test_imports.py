@@ -18,6 +18,7 @@ LAYERS = [
     {"world"},
     {"estimators", "priors", "representations", "rewards"},
     {"algorithms", "evaluate", "export", "start", "terms"},
+    {"tutor"},
     {"recipe", "run"},
     {"lesson", "optimize"},
     {"finetune", "search"},

@@ -92,6 +92,15 @@ class Algorithm(Protocol):
         ...
 
 
+@runtime_checkable
+class FromSamples(Protocol):
+    """An algorithm that learns from clean samples of any source, once they were judged: a sampler's, or renders of scenes."""
+
+    def judged(self, samples: Samples, panel: Panel) -> Any:
+        """Make its batch of samples with their scores, each compared with those of the same prompt."""
+        ...
+
+
 @dataclass(frozen=True)
 class Rollouts:
     """Trajectories, what was thought of them, and which of their steps to learn from."""

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from rl3d.algorithms.common import Batches, Latents, Panel, noise_like, seen, select_scores
+from rl3d.algorithms.common import Batches, Latents, Panel, Samples, noise_like, seen, select_scores
 from rl3d.algorithms.matching import Weighting, draw_level, error_weight, judged_samples, predict_at, squared_error
 from rl3d.estimators import best_and_worst, groups_of
 from rl3d.priors.lora import blend
@@ -79,10 +79,13 @@ class DiffusionDpo:
         self, actor: Actor, panel: Panel, prompts: list[Prompt], cameras: Cameras, rng: torch.Generator, state: nn.Module
     ) -> Pairs:
         """Pair the best with the worst of each prompt; prompts without a pair are left out, so there may be none."""
-        drawn = judged_samples(actor, panel, prompts, cameras, self.sampling, rng, group=self.group)
-        best, worst = best_and_worst(panel.sum(drawn.scores), groups_of(drawn.prompts), self.least)
-        winners = drawn.select(best)
-        return Pairs(winners.clean, drawn.clean[worst], winners.prompts, winners.cameras, winners.scores)
+        return self.judged(judged_samples(actor, panel, prompts, cameras, self.sampling, rng, group=self.group), panel)
+
+    def judged(self, samples: Samples, panel: Panel) -> Pairs:
+        """Pair samples from anywhere; those of one prompt share their cameras."""
+        best, worst = best_and_worst(panel.sum(samples.scores), groups_of(samples.prompts), self.least)
+        winners = samples.select(best)
+        return Pairs(winners.clean, samples.clean[worst], winners.prompts, winners.cameras, winners.scores)
 
     def loss(
         self, actor: Actor, panel: Panel, batch: Pairs, rng: torch.Generator, state: nn.Module

@@ -48,7 +48,11 @@ class Rwr:
         self, actor: Actor, panel: Panel, prompts: list[Prompt], cameras: Cameras, rng: torch.Generator, state: nn.Module
     ) -> Samples:
         drawn = judged_samples(actor, panel, prompts, cameras, self.sampling, rng, group=self.group, draw_from=self.draw_from)
-        return replace(drawn, advantages=self.weights(panel.sum(drawn.scores), groups_of(drawn.prompts)))
+        return self.judged(drawn, panel)
+
+    def judged(self, samples: Samples, panel: Panel) -> Samples:
+        """Fill in the weights of samples from anywhere."""
+        return replace(samples, advantages=self.weights(panel.sum(samples.scores), groups_of(samples.prompts)))
 
     def weights(self, score: Score, groups: Int[Tensor, "b"]) -> Advantages:
         """The weight of each sample, of mean 1 within its group; 0 where it could not be judged."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rl3d.math import level_at
-from rl3d.priors.lora import Lora
+from rl3d.priors.lora import Lora, Using
 from rl3d.protocols import Actor, Signal, Situation, Step
 from rl3d.terms.denoising import Form, check_times, draw_time, noised, passes, predict, pull, scale
 from rl3d.terms.distillation import need_prior
@@ -52,6 +52,8 @@ class Variational:
 
     def build(self, situation: Situation) -> Signal:
         prior: Any = need_prior(situation)
+        if isinstance(prior, Using):
+            raise ValueError("this prior is taught, and has weights that learn already: leave out `teach`, or this term")
         if not isinstance(prior, nn.Module):
             raise ValueError(
                 "this prior is shared by several scenes, and one adapter cannot know them all: leave out the recipe's search"

@@ -1,0 +1,189 @@
+"""Both actors at once: what is taught, what it changes, and that a stop in between changes nothing."""
+
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+from fake_prior import blob, redness, tiny_recipe
+from fake_prior import reward as as_reward
+
+from rl3d.__main__ import main
+from rl3d.algorithms.backprop import Draft
+from rl3d.algorithms.ddpo import Ddpo
+from rl3d.algorithms.dpo import DiffusionDpo
+from rl3d.algorithms.nft import Nft
+from rl3d.algorithms.rwr import Rwr
+from rl3d.cameras import RandomOrbit
+from rl3d.math import level_at
+from rl3d.optimize import begin, optimize, restore, state
+from rl3d.priors.embedded import Embedded
+from rl3d.priors.lora import Lora
+from rl3d.priors.rollout import Ddim, Sampling
+from rl3d.search import BestOf
+from rl3d.terms.distillation import Distill
+from rl3d.terms.variational import Variational
+from rl3d.tutor import Teach
+from rl3d.types import Prompt
+
+RED = as_reward(redness, "pixels")
+QUICK = Sampling(steps=2, stepper=Ddim(0.0))
+RIG = RandomOrbit(views=2, size=16)
+
+
+def teach(algorithm=None, **changes) -> Teach:
+    algorithm = algorithm or Nft(QUICK, group=2, limit=1.0, follow=0.5)
+    return replace(Teach(algorithm, {"red": RED}, every=2, rate=1e-2, rig=RIG, memory=3), **changes)
+
+
+@pytest.fixture(autouse=True)
+def weights(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("RL3D_WEIGHTS", str(tiny.write_weights(tmp_path_factory.mktemp("weights"))))
+
+
+def recipe(**changes):
+    terms = {"distill": Distill()}
+    return tiny_recipe(terms=terms, prior=Embedded(dtype="float32"), rig=RIG, steps=6, **changes)
+
+
+def begun(**changes):
+    return begin(recipe(**changes), Prompt("a red mug"), seed=0)
+
+
+def answer(prior) -> torch.Tensor:
+    cameras = RIG.cameras(torch.Generator().manual_seed(3))
+    noisy = torch.randn(1, 2, prior.info.channels, 16, 16, generator=torch.Generator().manual_seed(4))
+    return prior.predict(noisy, level_at(0.6), prior.embed([Prompt("a red mug")], cameras))
+
+
+def test_without_a_lesson_the_taught_prior_is_the_prior():
+    plain, both = begun(), begun(teach=teach(start=0.9, every=100))
+    torch.testing.assert_close(answer(both.prior), answer(plain.prior))
+    for one in (plain, both):
+        for _ in optimize(one):
+            pass
+    torch.testing.assert_close(answer(both.prior), answer(plain.prior))
+
+
+@pytest.mark.parametrize("source", ["prior", "scene"])
+@pytest.mark.parametrize("algorithm", [Nft(QUICK, group=2, limit=1.0, follow=0.5), DiffusionDpo(QUICK, beta=10.0), Rwr(QUICK)])
+def test_lessons_change_what_the_scene_is_told_and_not_the_network(algorithm, source):
+    o = begun(teach=teach(algorithm, source=source))
+    before = answer(o.prior)
+    network = {name: p.clone() for name, p in o.tutor.actor.prior.named_parameters() if "lora" not in name}
+    told = [report.taught for report in optimize(o)]
+    assert [bool(one) for one in told] == [False, True, False, True, False, True]
+    # One rendering alone cannot be compared.
+    assert [one["learned"] for one in told if one] == ([1.0, 1.0, 1.0] if source == "prior" else [0.0, 1.0, 1.0])
+    assert (answer(o.prior) - before).abs().max() > 1e-5
+    torch.testing.assert_close(answer(o.tutor.actor.using("reference")), before)
+    for name, p in o.tutor.actor.prior.named_parameters():
+        if "lora" not in name:
+            assert torch.equal(p, network[name])
+
+
+def test_terms_ask_the_taught_prior():
+    same, other = begun(teach=teach(every=100)), begun(teach=teach(every=100))
+
+    def apart() -> float:
+        pairs = zip(same.scene.parameters(), other.scene.parameters(), strict=True)
+        return max(float((a - b).detach().abs().max()) for a, b in pairs)
+
+    for one in (same, other):
+        next(optimize(one))
+    assert apart() == 0
+    with torch.no_grad():
+        for p in other.tutor.actor.weights("policy").values():
+            p += 0.5
+    for one in (same, other):
+        next(optimize(one))
+    assert apart() > 1e-4
+
+
+@pytest.mark.parametrize("source", ["prior", "scene"])
+def test_a_stop_in_between_changes_nothing(source):
+    recipes = recipe(teach=teach(source=source))
+    whole = begin(recipes, Prompt("a red mug"), seed=0)
+    parts = begin(recipes, Prompt("a red mug"), seed=0)
+    for _ in optimize(whole):
+        pass
+    for report in optimize(parts):
+        if report.step == 3:
+            break
+    parts = restore(recipes, *state(parts))
+    for _ in optimize(parts):
+        pass
+    one, other = state(whole)[0], state(parts)[0]
+    assert one.keys() == other.keys()
+    assert any(name.startswith("tutor.") for name in one)
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def test_the_scenes_states_teach_the_prior_to_make_what_the_reward_prefers():
+    """Of grey and red states of a scene the red ones are preferred: the prior's own samples become redder."""
+    o = begun(teach=teach(Nft(QUICK, limit=1.0, draws=4, follow=0.5, anchor=0.0), source="scene", memory=4))
+    cameras = RIG.cameras(torch.Generator().manual_seed(5))
+
+    def redder() -> float:
+        torch.manual_seed(0)
+        latents = answer(o.prior)
+        return float(redness(type("Shown", (), {"views": o.prior.decode(latents, cameras)}), []).mean())
+
+    before, rng = redder(), torch.Generator().manual_seed(1)
+    scene = blob()
+    for i in range(30):
+        with torch.no_grad():
+            scene.sh[:, 0] = torch.tensor([1.5, -1.5, -1.5]) if i % 2 else 0.0
+        o.tutor.lesson(scene, rng)
+    assert redder() > before + 0.02
+
+
+def test_a_run_leaves_its_lora_which_another_run_takes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = ["--steps", "4", "--rig.size", "16", "--draw.steps", "2", "--draw.candidates", "1", "--start.limit", "80"]
+    small += ["--teach.rig.size", "16", "--teach.every", "1", "--teach.start", "0", "--prior.dtype", "float32"]
+    main(["generate", "a red mug", "--recipe", "both", *small, "--out", "one"])
+    assert (tmp_path / "one" / "lora" / "pytorch_lora_weights.safetensors").is_file()
+    lines = (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()
+    assert sum('"taught"' in line for line in lines) == 4
+    plain = ["--recipe", "draft", *small[:10], "--prior.lora", "one/lora", "--out", "two"]
+    main(["generate", "a red mug", *plain])
+    assert (tmp_path / "two" / "asset.ply").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"every": 0}, "between lessons"),
+        ({"memory": 1}, "renderings"),
+        ({"rewards": {}}, "at least one reward"),
+        ({"source": "scene", "algorithm": Ddpo(QUICK)}, "take Nft, DiffusionDpo or Rwr"),
+    ],
+)
+def test_mistakes_are_answered_in_words(changes, says):
+    with pytest.raises(ValueError, match=says):
+        teach(**changes)
+
+
+def test_what_cannot_be_taught_is_refused():
+    with pytest.raises(ValueError, match="no prior to teach"):
+        begin(replace(recipe(teach=teach()), prior=None), Prompt("a red mug"))
+    with pytest.raises(ValueError, match="leave out `search` or `teach`"):
+        recipe(teach=teach(), search=BestOf(seeds=2))
+    with pytest.raises(ValueError, match="leave out `teach`, or this term"):
+        begin(replace(recipe(teach=teach()), terms={"distill": Variational()}), Prompt("a red mug"))
+    scene_reward = as_reward(lambda shown, prompts: [0.0], needs=("splats",), name="whole")
+    with pytest.raises(ValueError, match="wrap it in Lifted"):
+        begun(teach=teach(rewards={"whole": scene_reward}))
+
+
+def test_a_gradient_through_the_sampler_needs_the_priors_own_samples():
+    o = begun(teach=teach(Draft(QUICK, last=1)))
+    assert [report.taught["learned"] for report in optimize(o) if report.taught] == [1.0, 1.0, 1.0]
+    with pytest.raises(ValueError, match="take Nft"):
+        teach(Draft(QUICK, last=1), source="scene")
+
+
+def test_low_rank_weights_on_a_rounded_network_are_allowed():
+    assert Teach().adapt == Lora(dtype="loaded")
