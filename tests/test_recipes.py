@@ -86,6 +86,9 @@ def test_costs_are_what_the_network_is_asked(name, monkeypatch):
     own = load(name).terms
     terms = {k: replace(term, start=own[k].start) if hasattr(term, "start") else term for k, term in recipe.terms.items()}
     recipe, asked = replace(recipe, terms=terms), []
+    if recipe.teach is not None:
+        # The first lesson, which has nothing to compare yet, should not count for much.
+        recipe = replace(recipe, teach=replace(recipe.teach, memory=2), steps=40)
     build = Embedded.build
 
     def counted(self, device="cpu"):
@@ -106,7 +109,7 @@ def test_costs_are_what_the_network_is_asked(name, monkeypatch):
     assert drawn == cost(recipe).draw
     for _ in optimize(o):
         pass
-    assert (sum(asked) - drawn) / 8 == pytest.approx(cost(recipe).step, rel=0.25)
+    assert (sum(asked) - drawn) / recipe.steps == pytest.approx(cost(recipe).step, rel=0.25)
 
 
 @pytest.mark.parametrize("name", NAMES)
