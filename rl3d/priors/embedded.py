@@ -114,7 +114,8 @@ class EmbeddedPrior(nn.Module):
         from diffusers import DDIMScheduler
 
         folder = Path(folder)
-        half = MultiviewTransformer.from_config(self.net.config)
+        # Without what diffusers notes beside it, such as where the network was loaded from.
+        half = MultiviewTransformer.from_config({k: v for k, v in self.net.config.items() if not k.startswith("_")})
         half.load_state_dict(self.net.state_dict())
         half.half().save_pretrained(folder / "transformer")
         self.tokenizer.save(folder / "tokenizer")

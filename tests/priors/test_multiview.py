@@ -210,3 +210,9 @@ def test_tokens_ignore_case_and_punctuation_and_are_bounded():
 def test_fastest_dtype_is_one_of_two_and_kept():
     assert fastest_dtype() in (torch.float32, torch.bfloat16)
     assert fastest_dtype() is fastest_dtype()
+
+
+def test_a_saved_prior_does_not_tell_where_it_came_from(tmp_path):
+    tiny_prior().save(tmp_path / "one")
+    EmbeddedPrior.load(tmp_path / "one").save(tmp_path / "two")
+    assert str(tmp_path) not in (tmp_path / "two" / "transformer" / "config.json").read_text()
