@@ -47,8 +47,8 @@ BACKWARD = {
     **{"gradient of alpha": 3, "what is behind": 2, "reciprocal": 4, "gradient of the exponent": 3},
     **{"six moments": 5, "three colours": 3},
 }
-"""Vector instructions that a row of sixteen pixels needs at least, each of which takes a slot of the units that multiply and add
-(with AVX-512, all arithmetic, comparisons and selections do); loads, stores and sums over lanes are not counted."""
+"""Vector instructions that a row of sixteen pixels needs at least. Each takes a slot of the units that multiply and add (with
+AVX-512 all arithmetic, comparisons and selections do); loads, stores and sums over lanes are not counted."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,14 @@ def _count_blended(starts, pairs, records, views, width, height):
         through = np.ones((16, 16), np.float32)
         for k in range(starts[task], starts[task + 1]):
             g, first, last = _numba_bins.unpack(pairs[k])
-            x, y, a, b, c, limit = records_[g, 0], records_[g, 1], records_[g, 2], records_[g, 3], records_[g, 4], records_[g, 5]
+            x, y, a, b, c, limit = (
+                records_[g, 0],
+                records_[g, 1],
+                records_[g, 2],
+                records_[g, 3],
+                records_[g, 4],
+                records_[g, 5],
+            )
             for row in range(first, min(last, height - top)):
                 dy = top + row + np.float32(0.5) - y
                 for column in range(min(16, width - left)):
@@ -264,8 +271,7 @@ class Loops:
             image, alpha = torch.empty(v, *self.size[::-1], c), torch.empty(v, *self.size[::-1], 1)
             self.image, self.alpha = image.numpy(), alpha.numpy()
             d_image = torch.randn(image.shape, generator=rng)
-            d_image[..., 3:] = 0
-            self.d_image, self.d_alpha = d_image.numpy(), torch.randn(alpha.shape, generator=rng).numpy()
+                self.d_image, self.d_alpha = d_image.numpy(), torch.randn(alpha.shape, generator=rng).numpy()
             self.blend()
             self.unblend()
         self._prepare_unproject()
@@ -304,7 +310,6 @@ class Loops:
         blended = _count_blended(self.starts, self.pairs, self.records, len(self.depths), *self.size)
         taken = [self.pairs[start : start + n] for start, n in zip(self.starts, self.taken, strict=False)]
         rows = sum(int(((x & 255) - ((x >> 8) & 255)).sum()) for x in taken)
-        v, n, c = self.features.shape
         seen = int((self.radii > 0).all(-1).sum())
         forward = 4 * (seen * (6 + 3) + self.image.shape[0] * self.size[0] * self.size[1] * 4)
         backward = 4 * (seen * (6 + 3 + 6 + 3) + self.image.shape[0] * self.size[0] * self.size[1] * 8)
@@ -475,7 +480,9 @@ def describe(name: str, row: dict[str, Any]) -> str:
     stages = "".join(f"{ms[x]:8.2f}" for x in ("project", "bin", "blend", "unblend", "unproject"))
     calls = f"{row['blending_ms']:9.2f}{ms['forward']:9.2f}{ms['forward_backward']:9.2f}"
     per = f"{row['ns_per_blended_pair']['blend']:7.3f}{row['ns_per_blended_pair']['unblend']:7.3f}"
-    ratios = f"{row['blending_matmuls']:8.2f}{row['whole_matmuls']:8.2f}{row['blending_to_limit']:7.2f}{row['whole_to_limit']:7.2f}"
+    ratios = (
+        f"{row['blending_matmuls']:8.2f}{row['whole_matmuls']:8.2f}{row['blending_to_limit']:7.2f}{row['whole_to_limit']:7.2f}"
+    )
     return f"{name:14}{stages}{calls}{per}{ratios}{row['lanes_used']:7.0%}{row['megabytes'] or math.nan:8.0f}"
 
 
