@@ -43,9 +43,16 @@ from rl3d.types import Cameras, Splats
 
 FORWARD = {"exponent": 2, "exp2": 10, "cut-offs": 2, "weight, light, end": 3, "three colours": 3}
 BACKWARD = {
-    **{"exponent": 2, "exp2": 10, "cut-offs": 2, "weight, light, end": 3},
-    **{"gradient of alpha": 3, "what is behind": 2, "reciprocal": 4, "gradient of the exponent": 3},
-    **{"six moments": 5, "three colours": 3},
+    "exponent": 2,
+    "exp2": 10,
+    "cut-offs": 2,
+    "weight, light, end": 3,
+    "gradient of alpha": 3,
+    "what is behind": 2,
+    "reciprocal": 4,
+    "gradient of the exponent": 3,
+    "six moments": 5,
+    "three colours": 3,
 }
 """Vector instructions that a row of sixteen pixels needs at least. Each takes a slot of the units that multiply and add (with
 AVX-512 all arithmetic, comparisons and selections do); loads, stores and sums over lanes are not counted."""
@@ -271,7 +278,7 @@ class Loops:
             image, alpha = torch.empty(v, *self.size[::-1], c), torch.empty(v, *self.size[::-1], 1)
             self.image, self.alpha = image.numpy(), alpha.numpy()
             d_image = torch.randn(image.shape, generator=rng)
-                self.d_image, self.d_alpha = d_image.numpy(), torch.randn(alpha.shape, generator=rng).numpy()
+            self.d_image, self.d_alpha = d_image.numpy(), torch.randn(alpha.shape, generator=rng).numpy()
             self.blend()
             self.unblend()
         self._prepare_unproject()
