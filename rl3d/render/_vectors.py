@@ -131,7 +131,7 @@ def store_threes(typingctx, array, index, a, b, c):
         return None
 
     def codegen(context, builder, sig, args):
-        low, high = _lanes(builder, *args[2:4], range(2 * LANES)), _lanes(builder, args[4], args[4], range(2 * LANES))
+        low, high = _lanes(builder, args[2], args[3], range(2 * LANES)), _lanes(builder, args[4], args[4], range(2 * LANES))
         whole = _lanes(builder, low, high, [LANES * c + p for p in range(LANES) for c in range(3)])
         kind = ir.VectorType(ir.FloatType(), 3 * LANES)
         builder.store(whole, builder.bitcast(_pointer(context, builder, sig, args), kind.as_pointer()), align=4)
@@ -164,7 +164,7 @@ def store_fours(typingctx, array, index, stride, a, b, c, d):
         return None
 
     def codegen(context, builder, sig, args):
-        low, high = (_lanes(builder, *args[i : i + 2], range(2 * LANES)) for i in (3, 5))
+        low, high = (_lanes(builder, args[i], args[i + 1], range(2 * LANES)) for i in (3, 5))
         whole = _lanes(builder, low, high, [LANES * c + p for p in range(LANES) for c in range(4)])
         for p, place in enumerate(_places(context, builder, sig, args)):
             builder.store(_lanes(builder, whole, whole, range(4 * p, 4 * p + 4)), place, align=4)
@@ -183,7 +183,7 @@ def load_fours(typingctx, array, index, stride):
     def codegen(context, builder, sig, args):
         rows = [builder.load(place, align=4) for place in _places(context, builder, sig, args)]
         while len(rows) > 1:
-            rows = [_lanes(builder, *rows[n : n + 2], range(2 * rows[n].type.count)) for n in range(0, len(rows), 2)]
+            rows = [_lanes(builder, rows[n], rows[n + 1], range(2 * rows[n].type.count)) for n in range(0, len(rows), 2)]
         parts = [_lanes(builder, rows[0], rows[0], range(c, 4 * LANES, 4)) for c in range(4)]
         return context.make_tuple(builder, sig.return_type, parts)
 
