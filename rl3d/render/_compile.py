@@ -20,8 +20,12 @@ from numba.extending import intrinsic
 log = logging.getLogger("rl3d.render")
 
 STRICT = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+INLINE = {**STRICT, "forceinline": True}
+MERGED = {**STRICT, "inline": "always"}
 PARALLEL = {**STRICT, "parallel": True}
 F = np.float32
+NO, YES = (False,), (False, True)
+"""Truths that are known when a loop is compiled, by the length of a tuple (see :func:`sure`): each case has code of its own."""
 
 
 def keep_cache() -> None:
@@ -47,6 +51,13 @@ def _nothing():
 
 
 keep_cache()
+
+
+@njit(**STRICT)
+@no_type_check
+def sure(flag):
+    """Whether it is ``YES``; the compiler drops what cannot be."""
+    return len(flag) > 1
 
 
 class _Announce(event.Listener):

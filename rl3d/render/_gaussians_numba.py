@@ -35,14 +35,14 @@ def rasterize(
 
 
 def project(means, quats, scales, opacities, colors, viewmats, Ks, settings: Settings) -> Projected:
-    """Project and shade Gaussians. Features are padded with zeros to a multiple of four.
+    """Project and shade Gaussians. Features are padded with zeros to three or a multiple of four, as blending wants them.
 
     Where cameras want gradients, the oracle's projection is used, which is differentiable in them too.
     """
     gaussians = (means, quats, scales, opacities, colors)
     if viewmats.requires_grad or Ks.requires_grad:
         projected = _gaussians_torch.project(*gaussians, viewmats, Ks, settings)
-        missing = -projected.features.shape[-1] % 4
+        missing = _padded(projected.features.shape[-1]) - projected.features.shape[-1]
         return projected._replace(features=torch.nn.functional.pad(projected.features, (0, missing)))
     follow_torch()
     with announced():
@@ -74,6 +74,10 @@ def median_gaussian(projected: Projected, settings: Settings) -> Tensor:
     return found
 
 
+def _padded(channels: int) -> int:
+    return 3 if channels <= 3 else (channels + 3) // 4 * 4
+
+
 def _arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
     return tuple(x.detach().float().contiguous().numpy() for x in tensors)
 
@@ -96,8 +100,8 @@ class _Project(torch.autograd.Function):
         cameras = _arrays(rotations, translations, centers, Ks)
         numbers = (s.width, s.height, s.eps2d, s.near, s.far, s.radius_clip)
         lens = (*map(np.float32, numbers), s.antialiased, s.ortho, harmonics, s.depth, s.normals)
-        channels = (colors.shape[-1] + s.depth + 3 * s.normals + 3) // 4 * 4
-        means2d, conics, features = (torch.empty(v, n, c) for c in (2, 3, max(4, channels)))
+        channels = _padded(colors.shape[-1] + s.depth + 3 * s.normals)
+        means2d, conics, features = (torch.empty(v, n, c) for c in (2, 3, channels))
         depths, alphas, radii = torch.empty(v, n), torch.empty(v, n), torch.empty(v, n, 2, dtype=torch.int32)
         found = tuple(x.numpy() for x in (means2d, depths, conics, alphas, radii, features))
         _numba_project.project(gaussians, cameras, lens, *found)  # pyright: ignore[reportCallIssue]

@@ -282,12 +282,12 @@ def cutoff_pixels(projected: Projected, settings: Settings, width: float = 1e-4,
     found = []
     for i in range(len(projected.depths)):
         view, _ = front_to_back(projected, i)
-        view = view._replace(opacities=view.opacities * (1 + width))
         tied = torch.nn.functional.pad(view.depths.diff() <= 1e-6 * view.depths[1:], (1, 0)) if len(view.depths) else None
         for pixels in pixel_centers(settings).to(view.means2d).split(chunk):
             free = coverage(view, pixels, view.means2d)
-            alpha, _, through = layers(free)
-            near = (alpha > 0) & (alpha < MIN_ALPHA * (1 + 2 * width)) | ((free / MAX_ALPHA - 1 - width).abs() < width)
+            # What is just too faint to count takes part; the light let through is that of the scene as it is.
+            alpha, through = layers(free * (1 + width)).alpha, layers(free).through
+            near = (alpha > 0) & (alpha < MIN_ALPHA * (1 + 2 * width)) | ((free / MAX_ALPHA - 1).abs() < width)
             near |= (alpha > 0) & ((through / MIN_TRANSMITTANCE - 1).abs() < 30 * width)
             if tied is not None:
                 near |= tied & (alpha > 0) & (alpha.roll(1, 1) > 0)

@@ -14,7 +14,7 @@ from typing import no_type_check
 import numpy as np
 from numba import njit, prange
 
-from rl3d.render._compile import PARALLEL, STRICT, F, bits
+from rl3d.render._compile import MERGED, PARALLEL, STRICT, F, bits
 
 TILE = 16
 CHUNK = 2048
@@ -75,49 +75,55 @@ def ellipses(means, conics, opacities):
     for k in prange(v * n):
         i, g = k // n, k % n
         if opacities[i, g] > F(0):
-            own = out[i, g]
-            own[0], own[1] = means[i, g, 0], means[i, g, 1]
-            own[2], own[3] = F(0.5 * LOG2E) * conics[i, g, 0], F(LOG2E) * conics[i, g, 1]
-            own[4], own[5] = F(0.5 * LOG2E) * conics[i, g, 2], F(math.log2(opacities[i, g]))
+            out[i, g, 0], out[i, g, 1] = means[i, g, 0], means[i, g, 1]
+            out[i, g, 2], out[i, g, 3] = F(0.5 * LOG2E) * conics[i, g, 0], F(LOG2E) * conics[i, g, 1]
+            out[i, g, 4], out[i, g, 5] = F(0.5 * LOG2E) * conics[i, g, 2], F(math.log2(opacities[i, g]))
     return out
 
 
-@njit(**STRICT)
+@njit(**MERGED)
 @no_type_check
-def _ellipse(record):
+def _ellipse(records, i, g):
     """Centre, conic a b c of a x^2 + 2 b x y + c y^2 = reach, that reach, and the determinant, in float64."""
-    a, b, c = float(record[2]), 0.5 * float(record[3]), float(record[4])
-    return float(record[0]), float(record[1]), a, b, c, max(0.0, float(record[5]) + LOG255), a * c - b * b
+    a, b, c = float(records[i, g, 2]), 0.5 * float(records[i, g, 3]), float(records[i, g, 4])
+    return float(records[i, g, 0]), float(records[i, g, 1]), a, b, c, max(0.0, float(records[i, g, 5]) + LOG255), a * c - b * b
 
 
 @njit(**STRICT)
 @no_type_check
-def _columns(record, width, height):
-    """The columns of tiles [first, last) that an ellipse reaches."""
-    x, y, a, _, c, reach, det = _ellipse(record)
-    if det <= 1e-12 * a * c:
-        return 0, (width + TILE - 1) // TILE
-    scale = math.sqrt(reach / det)
-    half_width, half_height = scale * math.sqrt(c), scale * math.sqrt(a)
-    first = max(0.0, math.ceil(x - half_width - 0.5001))
-    last = min(width - 1.0, math.floor(x + half_width - 0.4999))
-    top = min(height - 1.0, math.floor(y + half_height - 0.4999))
-    if first > last or y + half_height < 0.4999 or math.ceil(y - half_height - 0.5001) > top:
-        return 0, 0
-    return int(first) // TILE, int(last) // TILE + 1
+def _reach(i, begin, end, order, records, nearest, columns, width, height):
+    """Find the columns of tiles [first, last) that the ellipses [begin, end) in ``order`` reach.
+
+    Their records are copied in that order, so that what follows reads memory as it lies.
+    """
+    for k in range(begin, end):
+        for j in range(6):
+            nearest[i, k, j] = records[i, order[i, k], j]
+        columns[i, k, 0], columns[i, k, 1] = 0, 0
+        x, y, a, _, c, reach, det = _ellipse(nearest, i, k)
+        if det <= 1e-12 * a * c:
+            columns[i, k, 1] = (width + TILE - 1) // TILE
+            continue
+        scale = math.sqrt(reach / det)
+        half_width, half_height = scale * math.sqrt(c), scale * math.sqrt(a)
+        first = max(0.0, math.ceil(x - half_width - 0.5001))
+        last = min(width - 1.0, math.floor(x + half_width - 0.4999))
+        top = min(height - 1.0, math.floor(y + half_height - 0.4999))
+        if first <= last and y + half_height >= 0.4999 and math.ceil(y - half_height - 0.5001) <= top:
+            columns[i, k, 0], columns[i, k, 1] = int(first) // TILE, int(last) // TILE + 1
 
 
 @njit(**STRICT)
 @no_type_check
-def _count(order, records, columns, spans, tiles, width, height):
+def _count(i, begin, end, nearest, columns, spans, tiles, width, height):
     """Find the pixel rows [y0, y1) that ellipses reach within each of their columns of tiles, and count pairs by tile.
 
     Within a column, an ellipse is highest where its topmost point lies, or else at the side that is nearer to that.
     """
     across = (width + TILE - 1) // TILE
-    for g in order:
-        first, last, at = columns[g, 0], columns[g, 1], columns[g, 2]
-        x, y, a, b, c, reach, det = _ellipse(records[g])
+    for k in range(begin, end):
+        first, last, at = columns[i, k, 0], columns[i, k, 1], columns[i, k, 2]
+        x, y, a, b, c, reach, det = _ellipse(nearest, i, k)
         whole = det <= 1e-12 * a * c
         inverse, extreme = 1.0 / c, 0.0 if whole else -b * math.sqrt(reach / (det * a))
         for column in range(first, last):
@@ -147,11 +153,11 @@ def unpack(pair):
 
 @njit(**STRICT)
 @no_type_check
-def _fill(order, columns, spans, cursor, pairs, width):
+def _fill(i, begin, end, order, columns, spans, cursor, pairs, width):
     """List the pairs of some Gaussians from where ``cursor`` says for each tile."""
     across = (width + TILE - 1) // TILE
-    for g in order:
-        first, last, span = columns[g, 0], columns[g, 1], columns[g, 2]
+    for k in range(begin, end):
+        g, first, last, span = order[i, k], columns[i, k, 0], columns[i, k, 1], columns[i, k, 2]
         for column in range(first, last):
             y0, y1 = spans[span, 0], spans[span, 1]
             span += 1
@@ -183,13 +189,13 @@ def _start(tiles):
 
 @njit(**STRICT)
 @no_type_check
-def _place_spans(columns):
+def _place_spans(columns, visible):
     """Give each Gaussian room for a span for each of its columns, and return how many there are."""
     total = 0
     for i in range(columns.shape[0]):
-        for g in range(columns.shape[1]):
-            columns[i, g, 2] = total
-            total += columns[i, g, 1] - columns[i, g, 0]
+        for k in range(visible[i]):
+            columns[i, k, 2] = total
+            total += columns[i, k, 1] - columns[i, k, 0]
     return total
 
 
@@ -204,22 +210,22 @@ def bin_pairs(records, depths, radii, width, height):
     area = ((width + TILE - 1) // TILE) * ((height + TILE - 1) // TILE)
     chunks = min(MOST_CHUNKS, (n + CHUNK - 1) // CHUNK)
     order, visible = np.empty((v, n), np.int32), np.zeros(v, np.int64)
-    columns = np.zeros((v, n, 3), np.int32)
+    nearest, columns = np.empty((v, n, 6), np.float32), np.empty((v, n, 3), np.int32)
     for i in prange(v):
         visible[i] = _front_to_back(depths[i], radii[i], order[i])
-    for k in prange(v * n):
-        i, g = k // n, k % n
-        if radii[i, g, 0] > 0 or radii[i, g, 1] > 0:
-            columns[i, g, 0], columns[i, g, 1] = _columns(records[i, g], width, height)
-    spans, tiles = np.empty((_place_spans(columns), 2), np.int32), np.zeros((v, chunks, area), np.int64)
     for task in prange(v * chunks):
         i, chunk = task // chunks, task % chunks
-        own = order[i, visible[i] * chunk // chunks : visible[i] * (chunk + 1) // chunks]
-        _count(own, records[i], columns[i], spans, tiles[i, chunk], width, height)
+        begin, end = visible[i] * chunk // chunks, visible[i] * (chunk + 1) // chunks
+        _reach(i, begin, end, order, records, nearest, columns, width, height)
+    spans, tiles = np.empty((_place_spans(columns, visible), 2), np.int32), np.zeros((v, chunks, area), np.int64)
+    for task in prange(v * chunks):
+        i, chunk = task // chunks, task % chunks
+        begin, end = visible[i] * chunk // chunks, visible[i] * (chunk + 1) // chunks
+        _count(i, begin, end, nearest, columns, spans, tiles[i, chunk], width, height)
     starts = _start(tiles)
     pairs = np.empty(starts[-1], np.int64)
     for task in prange(v * chunks):
         i, chunk = task // chunks, task % chunks
-        own = order[i, visible[i] * chunk // chunks : visible[i] * (chunk + 1) // chunks]
-        _fill(own, columns[i], spans, tiles[i, chunk], pairs, width)
+        begin, end = visible[i] * chunk // chunks, visible[i] * (chunk + 1) // chunks
+        _fill(i, begin, end, order, columns, spans, tiles[i, chunk], pairs, width)
     return starts, pairs

@@ -2,7 +2,8 @@
 
 A tile is a thread's own work: it goes through its pairs front to back, row by row of sixteen pixels, in vectors (see
 :mod:`rl3d.render._vectors`) and without branches. Results do not depend on the number of threads: every pair's gradient has a
-slot of its own, and each Gaussian sums its slots in order. Features come in groups of four.
+slot of its own, and each Gaussian sums its slots in order. Features are three, or come in groups of four: what is ``many`` has
+more than three, and code of its own.
 """
 
 from __future__ import annotations
@@ -13,15 +14,32 @@ from typing import no_type_check
 import numpy as np
 from numba import njit, prange
 
-from rl3d.render._compile import PARALLEL, STRICT, F
+from rl3d.render._compile import INLINE, NO, PARALLEL, STRICT, YES, F, sure
 from rl3d.render._numba_bins import LOG2E, TILE, unpack
-from rl3d.render._vectors import both, exp2, load, minus_abs, scratch, some, splat, store, total, totals, where
+from rl3d.render._vectors import (
+    both,
+    exp2,
+    load,
+    load_fours,
+    load_threes,
+    minus_abs,
+    scratch,
+    some,
+    splat,
+    store,
+    store_fours,
+    store_threes,
+    total,
+    totals,
+    where,
+)
 
 GEOMETRY = 8
 """Gradients of a pair that are not of features: six moments (see :func:`_unblend_pair`), and two of AbsGS."""
-INLINE = {**STRICT, "forceinline": True}
 MAX_ALPHA, MIN_TRANSMITTANCE = F(0.999), F(1e-4)
 LOG_MAX_ALPHA, LOG_MIN_ALPHA = F(math.log2(0.999)), F(-math.log2(255))
+CHUNK = 256
+"""Gaussians whose gradients a thread sums at once."""
 CHECK_EVERY = 8
 """After how many Gaussians a tile looks which of its rows are still open."""
 
@@ -54,7 +72,7 @@ def _open_rows(state, stride, low, high):
 @no_type_check
 def _log_alpha(base, slope, c, limit, dy):
     """log2 of a Gaussian's alpha along a row; rounding may not lift it above the Gaussian's opacity."""
-    log_alpha = base - (slope + c * dy) * dy
+    log_alpha = base - (slope + dy * c) * dy
     return where(log_alpha < limit, log_alpha, limit)
 
 
@@ -68,17 +86,19 @@ def _alpha(log_alpha):
 
 @njit(**INLINE)
 @no_type_check
-def _blend_pair(first, last, columns, top, own, feature, state, stride, weights):
-    """Let one Gaussian pass over the rows [first, last) of a tile: add four features, and keep weights for others."""
-    x, y, a, b, c, limit = own[0], own[1], own[2], own[3], own[4], own[5]
+def _blend_pair(first, last, columns, top, g, records, features, state, stride, weights, many):
+    """Let one Gaussian pass over the rows [first, last) of a tile: add its features, or four of many, and keep its weights."""
+    x, y, limit = records[g, 0], records[g, 1], splat(records[g, 5])
+    a, b, c = splat(records[g, 2]), splat(records[g, 3]), splat(records[g, 4])
     dx = columns - x
     base, slope = limit - a * dx * dx, b * dx
-    f0, f1, f2, f3 = splat(feature[0]), splat(feature[1]), splat(feature[2]), splat(feature[3])
-    dy = (top + F(first)) - y
+    f0, f1, f2 = splat(features[g, 0]), splat(features[g, 1]), splat(features[g, 2])
+    f3 = splat(features[g, 3] if sure(many) else F(0))
+    dy = splat((top + F(first)) - y)
     for row in range(first, last):
         at = row * stride
         alpha = _alpha(_log_alpha(base, slope, c, limit, dy))
-        dy += F(1)
+        dy = dy + F(1)
         before = load(state, at)
         weight = before * alpha
         after = before - weight
@@ -88,17 +108,18 @@ def _blend_pair(first, last, columns, top, own, feature, state, stride, weights)
         store(state, at + 16, load(state, at + 16) + weight * f0)
         store(state, at + 32, load(state, at + 32) + weight * f1)
         store(state, at + 48, load(state, at + 48) + weight * f2)
-        store(state, at + 64, load(state, at + 64) + weight * f3)
-        if len(feature) > 4:
+        if sure(many):
+            store(state, at + 64, load(state, at + 64) + weight * f3)
             store(weights, row * TILE, weight)
 
 
 @njit(**INLINE)
 @no_type_check
-def _blend_group(first, last, feature, group, state, stride, weights):
+def _blend_group(first, last, g, features, group, state, stride, weights):
     """Add four features of one Gaussian to the rows [first, last), with the weights that :func:`_blend_pair` kept."""
     q = 4 * group
-    f0, f1, f2, f3 = splat(feature[q]), splat(feature[q + 1]), splat(feature[q + 2]), splat(feature[q + 3])
+    f0, f1 = splat(features[g, q]), splat(features[g, q + 1])
+    f2, f3 = splat(features[g, q + 2]), splat(features[g, q + 3])
     for row in range(first, last):
         weight, at = load(weights, row * TILE), row * stride + (1 + q) * TILE
         store(state, at, load(state, at) + weight * f0)
@@ -117,9 +138,23 @@ def _centers(left):
     return load(numbers, 0)
 
 
+@njit(**INLINE)
+@no_type_check
+def _write_row(state, at, out, alpha, pixel, channels, many):
+    """Write what the sixteen pixels from ``pixel`` on show."""
+    store(alpha, pixel, minus_abs(load(state, at)) + F(1))
+    if not sure(many):
+        store_threes(out, 3 * pixel, load(state, at + 16), load(state, at + 32), load(state, at + 48))
+        return
+    for channel in range(0, channels, 4):
+        at += 4 * TILE
+        a, b, c, d = load(state, at - 48), load(state, at - 32), load(state, at - 16), load(state, at)
+        store_fours(out, channels * pixel + channel, channels, a, b, c, d)
+
+
 @njit(**STRICT)
 @no_type_check
-def _blend_tile(start, stop, left, top, pairs, records, features, out, alpha):
+def _blend_tile(start, stop, left, top, pairs, records, features, out, alpha, many):
     """Blend one tile, and return how many pairs that took."""
     height, width, channels = out.shape
     padded = features.shape[1]
@@ -134,11 +169,14 @@ def _blend_tile(start, stop, left, top, pairs, records, features, out, alpha):
                 break
         g, first, last = unpack(pairs[k])
         first, last = max(first, low), min(last, high)
-        _blend_pair(first, last, columns, F(top) + F(0.5), records[g], features[g], state, stride, weights)
+        _blend_pair(first, last, columns, F(top) + F(0.5), g, records, features, state, stride, weights, many)
         for group in range(1, padded // 4):
-            _blend_group(first, last, features[g], group, state, stride, weights)
+            _blend_group(first, last, g, features, group, state, stride, weights)
         k += 1
     for row in range(min(TILE, height - top)):
+        if left + TILE <= width:
+            _write_row(state, row * stride, out, alpha, (top + row) * width + left, channels, many)
+            continue
         for column in range(min(TILE, width - left)):
             alpha[top + row, left + column, 0] = F(1) - abs(state[row * stride + column])
             for channel in range(channels):
@@ -156,10 +194,14 @@ def _spread(task, tasks):
     return task * step % tasks
 
 
+def blend(starts, pairs, records, features, out, alpha):
+    """Blend features [v n c] into ``out`` [v h w c], and fill ``alpha`` [v h w 1]; return how many pairs each tile took."""
+    return _blend(starts, pairs, records, features, out, alpha, YES if features.shape[-1] > 3 else NO)
+
+
 @njit(**PARALLEL)
 @no_type_check
-def blend(starts, pairs, records, features, out, alpha):
-    """Blend features [v n 4g] into ``out`` [v h w c], and fill ``alpha`` [v h w 1]; return how many pairs each tile took."""
+def _blend(starts, pairs, records, features, out, alpha, many):
     v, height, width, _ = out.shape
     across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
     taken = np.empty(v * across * down, np.int64)
@@ -168,7 +210,7 @@ def blend(starts, pairs, records, features, out, alpha):
         i, t = task // (across * down), task % (across * down)
         left, top = t % across * TILE, t // across * TILE
         view = (records[i], features[i], out[i], alpha[i])
-        taken[task] = _blend_tile(starts[task], starts[task + 1], left, top, pairs, *view)
+        taken[task] = _blend_tile(starts[task], starts[task + 1], left, top, pairs, *view, many)
     return taken
 
 
@@ -214,20 +256,22 @@ def medians(starts, pairs, records, found):
 
 @njit(**INLINE)
 @no_type_check
-def _unblend_pair(first, last, columns, top, own, feature, state, stride, weights, grads, at_slot, absolute):
+def _unblend_pair(first, last, columns, top, g, records, features, state, stride, weights, grads, at_slot, many, absolute):
     """Let one Gaussian pass over the rows [first, last) again, and sum the gradient of its exponent, times 1, dx, dy, dx^2,
     dx dy, dy^2, and of its first four features.
 
     A row's state is the light let through, the loss's share of everything behind, and the gradients of alpha and of features.
     With s = sum of later weights times their gradients, d loss / d alpha = transmittance * gradient - s / (1 - alpha).
     """
-    x, y, a, b, c, limit = own[0], own[1], own[2], own[3], own[4], own[5]
+    x, y, limit = records[g, 0], records[g, 1], splat(records[g, 5])
+    a, b, c = splat(records[g, 2]), splat(records[g, 3]), splat(records[g, 4])
     dx = columns - x
     base, slope = limit - a * dx * dx, b * dx
-    f0, f1, f2, f3 = splat(feature[0]), splat(feature[1]), splat(feature[2]), splat(feature[3])
+    f0, f1, f2 = splat(features[g, 0]), splat(features[g, 1]), splat(features[g, 2])
+    f3 = splat(features[g, 3] if sure(many) else F(0))
     zero = splat(F(0))
     s0, s1, s2, sum0, sum1, sum2, sum3, over_x, over_y = zero, zero, zero, zero, zero, zero, zero, zero, zero
-    dy = (top + F(first)) - y
+    dy = splat((top + F(first)) - y)
     for row in range(first, last):
         at = row * stride
         log_alpha = _log_alpha(base, slope, c, limit, dy)
@@ -238,24 +282,26 @@ def _unblend_pair(first, last, columns, top, own, feature, state, stride, weight
         alive = after > MIN_TRANSMITTANCE
         store(state, at, where(alive, after, minus_abs(before)))
         weight = where(alive, weight, F(0))
-        u0, u1, u2, u3 = load(state, at + 48), load(state, at + 64), load(state, at + 80), load(state, at + 96)
-        gradient = load(state, at + 32) + u0 * f0 + u1 * f1 + u2 * f2 + u3 * f3
-        if len(feature) > 4:
+        u0, u1, u2 = load(state, at + 48), load(state, at + 64), load(state, at + 80)
+        gradient = load(state, at + 32) + u0 * f0 + u1 * f1 + u2 * f2
+        if sure(many):
+            u3 = load(state, at + 96)
+            gradient, sum3 = gradient + u3 * f3, sum3 + weight * u3
             store(weights, row * TILE, weight)
-            for channel in range(4, len(feature)):
-                gradient = gradient + load(state, at + (3 + channel) * TILE) * feature[channel]
+            for channel in range(4, features.shape[1]):
+                gradient = gradient + load(state, at + (3 + channel) * TILE) * features[g, channel]
         behind = load(state, at + 16) - weight * gradient
         store(state, at + 16, behind)
         e = where(alive, (before * gradient - behind / (F(1) - alpha)) * alpha, F(0))
         e = where(log_alpha < LOG_MAX_ALPHA, e, F(0))
         ey = e * dy
         s0, s1, s2 = s0 + e, s1 + ey, s2 + ey * dy
-        sum0, sum1, sum2, sum3 = sum0 + weight * u0, sum1 + weight * u1, sum2 + weight * u2, sum3 + weight * u3
-        if absolute:
+        sum0, sum1, sum2 = sum0 + weight * u0, sum1 + weight * u1, sum2 + weight * u2
+        if sure(absolute):
             # The gradient of the centre is the conic times (dx, dy) times e; here in units of 1 / log2(e).
-            over_x = over_x - minus_abs(e * (F(2) * a * dx + b * dy))
-            over_y = over_y - minus_abs(e * (slope + F(2) * c * dy))
-        dy += F(1)
+            over_x = over_x - minus_abs(e * (a * dx * F(2) + b * dy))
+            over_y = over_y - minus_abs(e * (slope + c * dy * F(2)))
+        dy = dy + F(1)
     moments = (s0, s0 * dx, s1, s0 * dx * dx, s1 * dx, s2)
     store(grads, at_slot, totals(*moments, over_x, over_y, sum0, sum1, sum2, sum3))
 
@@ -274,15 +320,45 @@ def _unblend_group(first, last, group, state, stride, weights, grads, at_slot):
     grads[at], grads[at + 1], grads[at + 2], grads[at + 3] = total(sum0), total(sum1), total(sum2), total(sum3)
 
 
+@njit(**INLINE)
+@no_type_check
+def _read_row(state, at, out, alpha, d_out, d_alpha, pixel, channels, many):
+    """Start the state of the sixteen pixels from ``pixel`` on: the loss's share of all, and the gradients."""
+    gradient = load(d_alpha, pixel)
+    store(state, at + 32, gradient)
+    share = gradient * load(alpha, pixel)
+    if not sure(many):
+        u, f = load_threes(d_out, 3 * pixel), load_threes(out, 3 * pixel)
+        share = share + u[0] * f[0] + u[1] * f[1] + u[2] * f[2]
+        store(state, at + 48, u[0])
+        store(state, at + 64, u[1])
+        store(state, at + 80, u[2])
+    else:
+        for channel in range(0, channels, 4):
+            index, place = channels * pixel + channel, at + (3 + channel) * TILE
+            u, f = load_fours(d_out, index, channels), load_fours(out, index, channels)
+            share = share + u[0] * f[0] + u[1] * f[1] + u[2] * f[2] + u[3] * f[3]
+            store(state, place, u[0])
+            store(state, place + 16, u[1])
+            store(state, place + 32, u[2])
+            store(state, place + 48, u[3])
+    store(state, at + 16, share)
+
+
 @njit(**STRICT)
 @no_type_check
-def _unblend_tile(start, stop, left, top, pairs, slots, records, features, out, alpha, d_out, d_alpha, grads, room, absolute):
+def _unblend_tile(
+    start, stop, left, top, pairs, slots, records, features, out, alpha, d_out, d_alpha, grads, room, many, absolute
+):
     height, width, channels = out.shape
     padded = features.shape[1]
     stride = (3 + padded) * TILE
     state, weights, columns = scratch(TILE * stride), scratch(TILE * TILE), _centers(left)
     _start_tile(state, stride, left, top, width, height)
     for row in range(min(TILE, height - top)):
+        if left + TILE <= width:
+            _read_row(state, row * stride, out, alpha, d_out, d_alpha, (top + row) * width + left, channels, many)
+            continue
         for column in range(min(TILE, width - left)):
             y, x, at = top + row, left + column, row * stride + column
             share = d_alpha[y, x, 0] * alpha[y, x, 0]
@@ -297,8 +373,8 @@ def _unblend_tile(start, stop, left, top, pairs, slots, records, features, out, 
             low, high = _open_rows(state, stride, low, high)
         g, first, last = unpack(pairs[k])
         first, last, at_slot = max(first, low), min(last, high), slots[k] * room
-        view = (records[g], features[g], state, stride, weights)
-        _unblend_pair(first, last, columns, F(top) + F(0.5), *view, grads, at_slot, absolute)
+        view = (g, records, features, state, stride, weights)
+        _unblend_pair(first, last, columns, F(top) + F(0.5), *view, grads, at_slot, many, absolute)
         for group in range(1, padded // 4):
             _unblend_group(first, last, group, state, stride, weights, grads, at_slot)
 
@@ -328,33 +404,48 @@ def _give_slots(starts, taken, pairs, views, n):
 
 @njit(**STRICT)
 @no_type_check
-def _gather(first, last, grads, room, conic, opacity, d_mean, d_conic, d_feature, over):
-    """Sum the gradients of one Gaussian over its pairs, turn moments into the gradients of its ellipse, give its opacity's."""
-    sums = splat(F(0))
-    for slot in range(first, last):
-        sums = sums + load(grads, slot * room)
-    whole = np.empty(TILE, np.float32)
-    store(whole, 0, sums)
-    sx, sy = whole[1], whole[2]
-    d_mean[0], d_mean[1] = conic[0] * sx + conic[1] * sy, conic[1] * sx + conic[2] * sy
-    d_conic[0], d_conic[1], d_conic[2] = F(-0.5) * whole[3], -whole[4], F(-0.5) * whole[5]
-    over[0], over[1] = F(1 / LOG2E) * whole[6], F(1 / LOG2E) * whole[7]
-    for channel in range(min(len(d_feature), TILE - GEOMETRY)):
-        d_feature[channel] = whole[GEOMETRY + channel]
-    for channel in range(TILE - GEOMETRY, len(d_feature)):
-        d_feature[channel] = F(0)
-        for slot in range(first, last):
-            d_feature[channel] += grads[slot * room + GEOMETRY + channel]
-    return whole[0] / opacity if opacity > F(0) else F(0)
+def _gather(i, begin, end, firsts, grads, room, conics, opacities, d_means, d_conics, d_opacities, d_features, over):
+    """Sum the gradients of Gaussians [begin, end) over their pairs, and turn moments into those of ellipses and opacities."""
+    channels = d_features.shape[2]
+    for g in range(begin, end):
+        first, last = firsts[i * opacities.shape[1] + g], firsts[i * opacities.shape[1] + g + 1]
+        if first == last:
+            d_means[i, g, 0], d_means[i, g, 1], d_opacities[i, g] = F(0), F(0), F(0)
+            d_conics[i, g, 0], d_conics[i, g, 1], d_conics[i, g, 2] = F(0), F(0), F(0)
+            over[i, g, 0], over[i, g, 1] = F(0), F(0)
+            for channel in range(channels):
+                d_features[i, g, channel] = F(0)
+            continue
+        at, sums = first * room, load(grads, first * room)
+        for slot in range(first + 1, last):
+            sums = sums + load(grads, slot * room)
+            for channel in range(TILE - GEOMETRY, channels):
+                grads[at + GEOMETRY + channel] += grads[slot * room + GEOMETRY + channel]
+        store(grads, at, sums)
+        sx, sy, a, b, c = grads[at + 1], grads[at + 2], conics[i, g, 0], conics[i, g, 1], conics[i, g, 2]
+        d_means[i, g, 0], d_means[i, g, 1], d_opacities[i, g] = a * sx + b * sy, b * sx + c * sy, grads[at] / opacities[i, g]
+        d_conics[i, g, 0], d_conics[i, g, 1], d_conics[i, g, 2] = (
+            F(-0.5) * grads[at + 3],
+            -grads[at + 4],
+            F(-0.5) * grads[at + 5],
+        )
+        over[i, g, 0], over[i, g, 1] = F(1 / LOG2E) * grads[at + 6], F(1 / LOG2E) * grads[at + 7]
+        for channel in range(channels):
+            d_features[i, g, channel] = grads[at + GEOMETRY + channel]
 
 
-@njit(**PARALLEL)
-@no_type_check
-def unblend(starts, pairs, taken, conics, opacities, records, features, out, alpha, d_out, d_alpha, absolute):
+def unblend(starts, pairs, taken, conics, opacities, records, features, out, alpha, d_out, d_alpha, absolute: bool):
     """The backward of :func:`blend`: gradients of means, conics, opacities and features.
 
     The last of what it returns is the sum of absolute values of the means' gradients over pixels (AbsGS), if ``absolute``.
     """
+    known = (starts, pairs, taken, conics, opacities, records, features, out, alpha, d_out, d_alpha)
+    return _unblend(*known, YES if features.shape[-1] > 3 else NO, YES if absolute else NO)
+
+
+@njit(**PARALLEL)
+@no_type_check
+def _unblend(starts, pairs, taken, conics, opacities, records, features, out, alpha, d_out, d_alpha, many, absolute):
     v, height, width, _ = out.shape
     n, channels = features.shape[1:]
     across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
@@ -367,12 +458,13 @@ def unblend(starts, pairs, taken, conics, opacities, records, features, out, alp
         left, top = t % across * TILE, t // across * TILE
         view = (records[i], features[i], out[i], alpha[i], d_out[i], d_alpha[i])
         start = starts[task]
-        _unblend_tile(start, start + taken[task], left, top, pairs, slots, *view, grads, room, absolute)
+        _unblend_tile(start, start + taken[task], left, top, pairs, slots, *view, grads, room, many, absolute)
     d_means, d_conics = np.empty((v, n, 2), np.float32), np.empty((v, n, 3), np.float32)
     d_opacities, d_features = np.empty((v, n), np.float32), np.empty((v, n, channels), np.float32)
     over = np.empty((v, n, 2), np.float32)
-    for k in prange(v * n):
-        i, g = k // n, k % n
-        view = (conics[i, g], opacities[i, g], d_means[i, g], d_conics[i, g], d_features[i, g], over[i, g])
-        d_opacities[i, g] = _gather(firsts[k], firsts[k + 1], grads, room, *view)
+    chunks = (n + CHUNK - 1) // CHUNK
+    for task in prange(v * chunks):
+        i, begin = task // chunks, task % chunks * CHUNK
+        found = (d_means, d_conics, d_opacities, d_features, over)
+        _gather(i, begin, min(n, begin + CHUNK), firsts, grads, room, conics, opacities, *found)
     return d_means, d_conics, d_opacities, d_features, over

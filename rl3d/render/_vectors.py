@@ -118,6 +118,89 @@ def store(typingctx, array, index, x):
 
 
 @no_type_check
+def _lanes(builder, x, y, lanes):
+    """Lanes of two vectors that lie one after the other."""
+    return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes)))
+
+
+@intrinsic
+@no_type_check
+def store_threes(typingctx, array, index, a, b, c):
+    """Write sixteen pixels of three channels, one after the other."""
+    if not _is_block(array):
+        return None
+
+    def codegen(context, builder, sig, args):
+        low, high = _lanes(builder, args[2], args[3], range(2 * LANES)), _lanes(builder, args[4], args[4], range(2 * LANES))
+        whole = _lanes(builder, low, high, [LANES * c + p for p in range(LANES) for c in range(3)])
+        kind = ir.VectorType(ir.FloatType(), 3 * LANES)
+        builder.store(whole, builder.bitcast(_pointer(context, builder, sig, args), kind.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, index, a, b, c), codegen
+
+
+@intrinsic
+@no_type_check
+def load_threes(typingctx, array, index):
+    """Sixteen pixels of three channels that lie one after the other: a vector for each channel."""
+    if not _is_block(array):
+        return None
+
+    def codegen(context, builder, sig, args):
+        kind = ir.VectorType(ir.FloatType(), 3 * LANES)
+        whole = builder.load(builder.bitcast(_pointer(context, builder, sig, args), kind.as_pointer()), align=4)
+        parts = [_lanes(builder, whole, whole, range(c, 3 * LANES, 3)) for c in range(3)]
+        return context.make_tuple(builder, sig.return_type, parts)
+
+    return types.UniTuple(VECTOR, 3)(array, index), codegen
+
+
+@intrinsic
+@no_type_check
+def store_fours(typingctx, array, index, stride, a, b, c, d):
+    """Write four channels of sixteen pixels that lie ``stride`` numbers apart."""
+    if not _is_block(array):
+        return None
+
+    def codegen(context, builder, sig, args):
+        low, high = (_lanes(builder, args[i], args[i + 1], range(2 * LANES)) for i in (3, 5))
+        whole = _lanes(builder, low, high, [LANES * c + p for p in range(LANES) for c in range(4)])
+        for p, place in enumerate(_places(context, builder, sig, args)):
+            builder.store(_lanes(builder, whole, whole, range(4 * p, 4 * p + 4)), place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, index, stride, a, b, c, d), codegen
+
+
+@intrinsic
+@no_type_check
+def load_fours(typingctx, array, index, stride):
+    """Four channels of sixteen pixels that lie ``stride`` numbers apart: a vector for each channel."""
+    if not _is_block(array):
+        return None
+
+    def codegen(context, builder, sig, args):
+        rows = [builder.load(place, align=4) for place in _places(context, builder, sig, args)]
+        while len(rows) > 1:
+            rows = [_lanes(builder, rows[n], rows[n + 1], range(2 * rows[n].type.count)) for n in range(0, len(rows), 2)]
+        parts = [_lanes(builder, rows[0], rows[0], range(c, 4 * LANES, 4)) for c in range(4)]
+        return context.make_tuple(builder, sig.return_type, parts)
+
+    return types.UniTuple(VECTOR, 4)(array, index, stride), codegen
+
+
+@no_type_check
+def _places(context, builder, sig, args):
+    """Where the four numbers of each of sixteen pixels lie."""
+    start = builder.bitcast(_pointer(context, builder, sig, args), ir.FloatType().as_pointer())
+    stride = context.cast(builder, args[2], sig.args[2], types.intp)
+    kind = ir.VectorType(ir.FloatType(), 4).as_pointer()
+    steps = [builder.mul(stride, ir.Constant(stride.type, p)) for p in range(LANES)]
+    return [builder.bitcast(builder.gep(start, [step]), kind) for step in steps]
+
+
+@no_type_check
 def _binary(name):
     @intrinsic
     def op(typingctx, a, b):
@@ -236,11 +319,7 @@ def totals(typingctx, a, b, c, d, e, f, g, h, i, j, k, l):  # noqa: E741
 
 @no_type_check
 def _merge(builder, x, y, low, step):
-    def chosen(indices):
-        lanes = ir.Constant(_INTS, [ir.Constant(ir.IntType(32), i) for i in indices])
-        return builder.shuffle_vector(x, y, lanes)
-
-    return builder.fadd(chosen(low), chosen([i + step for i in low]), flags=_MATH)
+    return builder.fadd(_lanes(builder, x, y, low), _lanes(builder, x, y, [i + step for i in low]), flags=_MATH)
 
 
 @njit(cache=True, nogil=True)

@@ -136,10 +136,10 @@ def rasterization(
         module.blend(p._replace(means2d=screen.centers[i]), settings, screen.absgrad_of(i) if absgrad else None)
         for i, p in enumerate(projected)
     ]
-    image, alpha = (torch.stack(x).view(*batch, *x[0].shape) for x in zip(*blended, strict=True))
+    image, alpha = (_together(list(x), batch) for x in zip(*blended, strict=True))
     values = scenes[0][4].shape[-1]
-    image = _finish(image[..., : values + settings.depth], alpha, values, backgrounds, render_mode)
-    info = screen.info(batch) | {
+    image = _finish(image, alpha, values, backgrounds, render_mode)
+    info = screen.info() | {
         "width": width,
         "height": height,
         "tile_size": tile_size,
@@ -208,6 +208,11 @@ def _scenes(means, quats, scales, opacities, colors, viewmats, Ks, sh_degree: in
     return list(zip(*(x.flatten(0, len(batch) - 1) for x in tensors), strict=True))
 
 
+def _together(parts: list[Tensor], batch: torch.Size) -> Tensor:
+    """What belongs to each scene as one tensor [... x]; nothing is copied where there is one scene."""
+    return torch.stack(parts).view(*batch, *parts[0].shape) if batch else parts[0]
+
+
 class _Screen(NamedTuple):
     """What projection found, as ``info`` shows it."""
 
@@ -215,37 +220,33 @@ class _Screen(NamedTuple):
     """As in ``info``, and in the graph before what is blended."""
     centers: list[Tensor]
     """The same, [c n 2] for each scene."""
-    seen: Tensor
-    """Which Gaussian each camera of each scene sees, [b c n]."""
     ids: tuple[Tensor, ...] | None
     """Scene, camera and Gaussian of each packed entry."""
     fields: dict[str, Tensor]
-    """The rest, [b c n ...]."""
+    """The rest, as in ``info``."""
     absolute: Tensor
     """Absolute gradients of centres [b c n 2]; filled in the backward pass."""
 
     @classmethod
     def of(cls, projected: list[Projected], batch: torch.Size, packed: bool) -> _Screen:
-        fields = {
-            name: torch.stack([getattr(p, name) for p in projected]) for name in ("radii", "depths", "conics", "opacities")
-        }
-        means2d = torch.stack([p.means2d for p in projected])
-        seen = (fields["radii"] > 0).all(-1)
-        absolute = torch.zeros_like(means2d)
+        names = ("radii", "depths", "conics", "opacities")
+        fields = {name: _together([getattr(p, name) for p in projected], batch) for name in names}
+        absolute = projected[0].means2d.new_zeros(len(projected), *projected[0].means2d.shape)
         if not packed:
-            whole = means2d.view(*batch, *means2d.shape[1:])
-            return cls(whole, list(whole.view_as(means2d)), seen, None, fields, absolute)
+            whole = _together([p.means2d for p in projected], batch)
+            return cls(whole, list(whole.view(absolute.shape)), None, fields, absolute)
+        seen = (fields["radii"] > 0).all(-1).view(absolute.shape[:-1])
         ids = seen.nonzero(as_tuple=True)
-        flat = means2d[ids]
-        centers = list(torch.zeros_like(means2d).index_put(ids, flat))
-        return cls(flat, centers, seen, ids, fields, absolute)
+        flat = torch.stack([p.means2d for p in projected])[ids]
+        centers = list(torch.zeros_like(absolute).index_put(ids, flat))
+        fields = {name: x.view(*seen.shape, *x.shape[len(batch) + 2 :])[ids] for name, x in fields.items()}
+        return cls(flat, centers, ids, fields, absolute)
 
-    def info(self, batch: torch.Size) -> dict[str, Any]:
-        if self.ids is not None:
-            names = dict(zip(("batch_ids", "camera_ids", "gaussian_ids"), self.ids, strict=True))
-            return names | {"means2d": self.means2d} | {name: x[self.ids] for name, x in self.fields.items()}
-        names = dict.fromkeys(("batch_ids", "camera_ids", "gaussian_ids"))
-        return names | {"means2d": self.means2d} | {name: x.view(*batch, *x.shape[1:]) for name, x in self.fields.items()}
+    def info(self) -> dict[str, Any]:
+        ids = self.ids or (None, None, None)
+        return (
+            dict(zip(("batch_ids", "camera_ids", "gaussian_ids"), ids, strict=True)) | {"means2d": self.means2d} | self.fields
+        )
 
     def absgrad_of(self, scene: int):
         """What takes the absolute gradients of one scene's centres."""
@@ -260,11 +261,14 @@ class _Screen(NamedTuple):
 
 def _finish(image: Tensor, alpha: Tensor, values: int, backgrounds: Tensor | None, mode: str) -> Tensor:
     """Put values over their background, and divide depth by alpha where it is to be expected depth."""
-    values_, depth = image.split([values, image.shape[-1] - values], -1)
+    depths = int("D" in mode)
+    values_, depth, _ = image.split([values, depths, image.shape[-1] - values - depths], -1)
+    if image.shape[-1] == values:
+        values_ = image
     if backgrounds is not None and values:
         if backgrounds.shape[-1] != values:
             raise ValueError(f"backgrounds must have {values} channels, as the colours have; got {list(backgrounds.shape)}.")
         values_ = values_ + (1 - alpha) * backgrounds[..., None, None, :].to(image)
     if mode.endswith("ED"):
         depth = depth / alpha.clamp(min=1e-10)
-    return torch.cat([values_, depth], -1) if values and depth.shape[-1] else (values_ if values else depth)
+    return torch.cat([values_, depth], -1) if values and depths else (values_ if values else depth)
