@@ -22,7 +22,7 @@ from rl3d.cameras import Orbit
 from rl3d.evaluate.benchmark import Question, prompt_set, read_questions, true_views
 from rl3d.evaluate.metrics import rank
 from rl3d.export.pictures import png_bytes, sheet, to_uint8
-from rl3d.priors.embedded import EmbeddedPrior
+from rl3d.priors.embedded import Embedded
 from rl3d.priors.sampling import sample_views
 from rl3d.rewards.clip import Clip, ClipReward
 from rl3d.toybox import grammar, pools
@@ -35,6 +35,8 @@ class Settings:
 
     prior: Path | None = None
     """A folder of an exported prior; the package's own by default."""
+    lora: Path | None = None
+    """What a lesson left (`rl3d finetune`)."""
     encoder: str = "encoder"
     judge: str = "judge"
     """Names or folders of the two dual encoders."""
@@ -73,7 +75,7 @@ def select(views: Views, index: torch.Tensor) -> Views:
 @torch.no_grad()
 def main(s: Settings) -> None:
     questions = read_questions(prompt_set("validation"))[: s.limit]
-    prior = EmbeddedPrior.load(s.prior) if s.prior else EmbeddedPrior.load()
+    prior = Embedded(folder=str(s.prior or "prior"), lora=str(s.lora or "")).build()
     judges = {"encoder": Clip(s.encoder).build(), "judge": Clip(s.judge).build()}
     cameras = Orbit(s.views, s.elevation_deg, 15.0, size=prior.info.size).cameras()
     truths = [true_views(q.spec, cameras, zlib.crc32(q.prompt.encode()), 1)[0][0] for q in questions]

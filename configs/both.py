@@ -10,5 +10,5 @@ from rl3d.tutor import Teach
 recipe = replace(
     default,
     about="the default, whose prior is taught meanwhile by the scene's states, as the embedded reward ranks them (no paper)",
-    teach=Teach(Nft(group=6, limit=2.0, draws=2, follow=0.05), source="scene", every=8, start=0.2, memory=4),
+    teach=Teach(Nft(limit=2.0, draws=2, follow=0.05), source="scene", every=8, start=0.2, memory=4),
 )

@@ -156,6 +156,8 @@ class Recipe:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         if self.search is not None and self.teach is not None:
             raise ValueError("several scenes share one prior, and `teach` is for one: leave out `search` or `teach`")
+        if self.teach is not None and isinstance(self.prior, Embedded) and self.prior.lora:
+            raise ValueError("the LoRA that `teach` leaves would lack what --prior.lora added: save the two as one prior first")
         if self.search is not None and self.draw is None:
             raise ValueError("scenes of a search differ by their drawn views: set the recipe's `draw`, or leave out `search`")
 

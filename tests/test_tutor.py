@@ -125,6 +125,7 @@ def test_the_scenes_states_teach_the_prior_to_make_what_the_reward_prefers():
     o = begun(teach=teach(Nft(QUICK, limit=1.0, draws=4, follow=0.5, anchor=0.0), source="scene", memory=4))
     cameras = RIG.cameras(torch.Generator().manual_seed(5))
 
+    @torch.no_grad()
     def redder() -> float:
         torch.manual_seed(0)
         latents = answer(o.prior)
@@ -171,6 +172,8 @@ def test_what_cannot_be_taught_is_refused():
         begin(replace(recipe(teach=teach()), prior=None), Prompt("a red mug"))
     with pytest.raises(ValueError, match="leave out `search` or `teach`"):
         recipe(teach=teach(), search=BestOf(seeds=2))
+    with pytest.raises(ValueError, match="would lack"):
+        replace(recipe(teach=teach()), prior=Embedded(lora="some"))
     with pytest.raises(ValueError, match="leave out `teach`, or this term"):
         begin(replace(recipe(teach=teach()), terms={"distill": Variational()}), Prompt("a red mug"))
     scene_reward = as_reward(lambda shown, prompts: [0.0], needs=("splats",), name="whole")

@@ -11,7 +11,7 @@ recipe = Lesson(
     batch=8,
     unit=4,
     steps=200,
-    rate=3e-4,
+    rate=3e-3,
     mixed="fastest",
     paper=Paper(
         "Clark et al. 2024, Directly Fine-Tuning Diffusion Models on Differentiable Rewards",
