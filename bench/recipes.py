@@ -207,7 +207,7 @@ def table(rows: list[dict[str, Any]], names: tuple[str, ...]) -> tuple[str, dict
     lines += [
         f"{name} follows {follows}" for name in names for follows in sorted({r.get("follows", "?") for r in by[name].values()})
     ]
-    lines.append(f"{'':18}" + "".join(f"{name:>28}" for name in names))
+    lines.append(f"{'':18}" + "".join(f"{name:>34}" for name in names))
     for measure in MEASURES:
         cells = []
         for name in names:
@@ -222,7 +222,7 @@ def table(rows: list[dict[str, Any]], names: tuple[str, ...]) -> tuple[str, dict
                 entry["against_first"] = low, high = bootstrap_interval(own - base)
                 cells[-1] += f" [{low:+.3g} {high:+.3g}]"
             data[name][measure] = entry
-        lines.append(f"{measure:18}" + "".join(f"{cell:>28}" for cell in cells))
+        lines.append(f"{measure:18}" + "".join(f"{cell:>34}" for cell in cells))
     return "\n".join(lines), {"assets": len(common), "recipes": data}
 
 
