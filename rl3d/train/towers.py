@@ -85,12 +85,14 @@ def write_weights(folder: Path, model: nn.Module, card: str) -> None:
     write_whole(folder / "README.md", card.encode())
 
 
-def read_weights(folder: Path, model: nn.Module) -> None:
-    """Take over the weights that :func:`write_weights` wrote for a model of the same config."""
+def read_weights(folder: Path, model: nn.Module, *, text: bool = True) -> None:
+    """Take over the weights that :func:`write_weights` wrote for a model of the same config, with or without its text tower."""
     from safetensors.torch import load_file
 
     try:
-        model.load_state_dict(load_file(folder / "open_clip_model.safetensors"))
+        weights = load_file(folder / "open_clip_model.safetensors")
+        own = {name: x for name, x in model.state_dict().items() if name.startswith("text.") and not text}
+        model.load_state_dict(weights | own)
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"cannot start from {folder}: {error}; it must hold a model of this architecture and vocabulary"

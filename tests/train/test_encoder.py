@@ -171,3 +171,25 @@ def test_written_weights_start_another_model(tmp_path):
     assert all(torch.equal(x, second.state_dict()[name]) for name, x in first.state_dict().items())
     with pytest.raises(ValueError, match="nowhere"):
         towers.read_weights(tmp_path / "nowhere", second)
+
+
+def test_no_claim_of_a_batch_is_held_out(data):
+    for step in range(3):
+        claims = encoder.draw(data, encoder.Training("judge", misses=3, seed=1), step).claims
+        assert len(claims) > 2 * len(data.specs)
+        assert {grammar.split_of(claim) for claim in claims} == {"train"}
+
+
+def test_a_new_text_tower_is_beside_the_old_picture_tower(tmp_path):
+    words = grammar.vocabulary()
+    towers.write_blank(tmp_path, towers.config("judge", words), words)
+    old, new, fresh = (towers.blank(tmp_path, seed) for seed in (0, 1, 1))
+    towers.write_weights(tmp_path, old, "")
+    towers.read_weights(tmp_path, new, text=False)
+    old, new, fresh = (model.state_dict() for model in (old, new, fresh))
+    for name, x in new.items():
+        expected = fresh[name] if name.startswith("text.") else old[name]
+        assert torch.allclose(x, expected, atol=1e-3), name
+    assert not torch.allclose(fresh["text.token_embedding.weight"], old["text.token_embedding.weight"], atol=1e-3)
+    with pytest.raises(SystemExit, match="--init"):
+        encoder.main(encoder.Training("judge", data=tmp_path, new_text=True))
