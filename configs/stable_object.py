@@ -21,7 +21,8 @@ recipe = replace(
     },
     ratios={"stands": 1.5, "drop": 1.5},
     paper=Paper(
-        "Chen et al. 2024, Atlas3D: Physically Constrained Self-Supporting Text-to-3D (and Li et al. 2025, DSO, for the test)",
+        "Chen et al. 2024, Atlas3D: Physically Constrained Self-Supporting Text-to-3D for Simulation and Fabrication "
+        "(and Li et al. 2025, DSO, https://arxiv.org/abs/2503.22677, for the test)",
         "https://arxiv.org/abs/2405.18515",
         {"terms.drop.reward.seconds": "10 (DSO)", "terms.drop.reward.step": "0.001 s (DSO)"},
         (

@@ -19,7 +19,7 @@ recipe = Lesson(
     paper=Paper(
         "Wang et al. 2024, MVReward: Better Aligning and Evaluating Multi-View Diffusion Models with Human Preferences",
         "https://arxiv.org/abs/2412.06614",
-        {"algorithm.margin": "one of its own", "rewards.joint": "a model of human preferences over sets of views"},
+        {"rewards.joint": "a model of human preferences over sets of views"},
         (
             "The reward is the embedded encoder's, on the mean embedding of the views: no model of preferences is needed.",
             "Each view's own score is added at half the weight.",
