@@ -27,7 +27,8 @@ recipe = replace(
         {"terms.drop.reward.seconds": "10 (DSO)", "terms.drop.reward.step": "0.001 s (DSO)"},
         (
             "The simulator is a black box, and evolution strategies follow it; Atlas3D differentiates through its own.",
-            "In the loop the convex hull stands for the object; judge with physics.Drop(), whose pieces are many.",
+            "In the loop the convex hull stands for the object, as in DSO's code; judge with physics.Drop(), of many pieces.",
+            "Only the tilt counts, where DSO's code counts turns about the vertical, too.",
         ),
     ),
 )

@@ -2,7 +2,7 @@
 
 - Clark et al. 2024, "Directly Fine-Tuning Diffusion Models on Differentiable Rewards" (DRaFT), arXiv 2309.17400.
 - Prabhudesai et al. 2023, "Aligning Text-to-Image Diffusion Models with Reward Backpropagation" (AlignProp), arXiv 2310.03739.
-- Xu et al. 2023, "ImageReward" (ReFL), arXiv 2304.05977, sec. 3.
+- Xu et al. 2023, "ImageReward" (ReFL), arXiv 2304.05977, algorithm 1.
 
 Fast, and the first to exploit what the reward overlooks: stop early, judge by another reward, augment what the reward sees.
 """

@@ -135,7 +135,8 @@ class Drop:
     """How far an object stays upright when it is set on the ground and let go in MuJoCo: 1 - tilt / 180 degrees, in [0, 1].
 
     As DSO's code has it (Li et al. 2025): the lowest point at the ground, ten seconds in steps of a millisecond; an object
-    whose final tilt is below 20 degrees stands (:func:`standing`). A black box; needs ``pip install 'rl3d[physics]'``.
+    whose final tilt is below 20 degrees stands (:func:`standing`). Only the tilt counts here, while that code counts turns
+    about the vertical, too. A black box; needs ``pip install 'rl3d[physics]'``.
 
     MuJoCo collides convex shapes alone. ``pieces="coacd"`` lets an approximate convex decomposition (Wei et al. 2022) stand for
     the mesh, so that a table has legs; ``pieces="hull"`` its convex hull, which is quick, and for which a table is a block.
