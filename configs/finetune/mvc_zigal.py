@@ -24,7 +24,9 @@ recipe = Lesson(
             "algorithm.sampling.steps": "8",
             "algorithm.clip": "1e-4",
             "algorithm.clip_advantage": "10",
+            "algorithm.sampling.guidance": "7",
             "adapt.rank": "16",
+            "rate": "5e-5",
         },
         (
             "Advantages are of groups, not regressed on pairs of a plain sample and one refined by its zigzag sampling.",

@@ -19,7 +19,7 @@ ANGLES = torch.tensor([1.0, 2.0, 4.0])
 
 
 class Attention(nn.Module):
-    """Self-attention within groups of tokens, with normalised queries and keys (Dehghani et al. 2023, sec. 2)."""
+    """Self-attention within groups of tokens, with normalised queries and keys (Dehghani et al. 2023)."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -200,7 +200,7 @@ class MultiviewTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
 def repatched(net: MultiviewTransformer, patch: int) -> MultiviewTransformer:
     """A copy that cuts views into patches of another size, with what it knows of patches and places resized.
 
-    After Beyer et al. 2023, "FlexiViT", sec. 3.3, with plain interpolation: so a network learns what words mean on few large
+    After Beyer et al. 2023, "FlexiViT", with plain interpolation: so a network learns what words mean on few large
     patches, cheaply, before it learns details on many small ones.
     """
     old, channels, side = net.config["patch"], net.config["channels"], net.config["size"]
