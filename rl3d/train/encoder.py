@@ -58,7 +58,8 @@ class Training:
     out: Path | None = None
     """Where the model goes; by default its place in the package."""
     init: Path | None = None
-    """A model of the same architecture and vocabulary to start a new training from; it sees the hardest pictures at once."""
+    """A model of the same architecture to start a new training from; it sees the hardest pictures at once. Its words stay, and
+    new ones of the data start as the unknown word."""
     new_text: bool = False
     """Take over from ``init`` only what looks at pictures, and start reading anew; the contrast then joins in slowly."""
     work: Path | None = None
@@ -265,10 +266,12 @@ def train(training: Training, data: ToyViews) -> Iterator[dict[str, Any]]:
     """Train to the end; yield a record for each step, written to the log as it goes. State is saved at every checkpoint."""
     keep_memory()
     work, words = training.cache, data.language.vocabulary()
+    if training.init is not None:
+        words = tuple(sorted({*words, *towers.read_words(training.init)}))
     towers.write_blank(work / "model", towers.config(training.role, words), words)
     model = towers.blank(work / "model", training.seed)
     if training.init is not None:
-        towers.read_weights(training.init, model, text=not training.new_text)
+        towers.read_weights(training.init, model, words, text=not training.new_text)
     reward = wrap(model, work / "model").train()
     model.visual.to(memory_format=torch.channels_last)
     model.requires_grad_(True)
@@ -433,7 +436,7 @@ def main(training: Training) -> None:
 
 def export(training: Training, toys: int, language: Language = TOYS) -> None:
     """Write the checkpoint's model where it will be loaded from, with its card."""
-    words = language.vocabulary()
+    words = towers.read_words(training.cache / "model")
     model = towers.blank(training.cache / "model", 0)
     both = _with_facets(model, training.seed, language)
     step, seconds = _load(training.cache, both, _optimizers(both, training))
