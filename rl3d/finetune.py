@@ -37,7 +37,7 @@ from rl3d.priors.sampling import Streams, sample_views
 from rl3d.protocols import Reward
 from rl3d.rewards.guards import alarm
 from rl3d.run import Run
-from rl3d.terms.rewarded import build_reward
+from rl3d.tutor import build_panel
 from rl3d.types import Cameras, Prompt, Score, Views
 
 CHECKPOINT_EVERY = 10
@@ -139,14 +139,8 @@ def begin(lesson: Lesson, *, seed: int = 0, device: str = "cpu", team: Team | No
             f"{lesson.units} units in a step cannot be shared by {team.size} processes: change --batch or --unit, so that "
             "batch / unit is a multiple of the processes"
         )
-    rewards = {name: build_reward(part, team.device) for name, part in lesson.rewards.items()}
-    for reward in rewards.values():
-        if needs := reward.info.needs & {"depth", "splats", "mesh"}:
-            raise ValueError(
-                f"{reward.info.name} needs {', '.join(sorted(needs))}, and a prior's samples are views alone: wrap it in Lifted"
-            )
-        if isinstance(reward, torch.nn.Module):
-            reward.requires_grad_(False)
+    panel = build_panel(lesson.rewards, lesson.weights, team.device)
+    algorithm.check(panel)
     prior = lesson.prior.build(team.device)
     names = tuple(dict.fromkeys((*algorithm.adapters(), KEPT)))
     actor = lesson.adapt.build(prior, names, generator(seed, -1))
@@ -155,7 +149,7 @@ def begin(lesson: Lesson, *, seed: int = 0, device: str = "cpu", team: Team | No
     learning = [*actor.weights(LEARNS).values(), *state.parameters()]
     optimizer = torch.optim.AdamW(learning, lr=lesson.rate, betas=(0.9, 0.99), weight_decay=lesson.decay)
     guards = {name: part.build(team.device) for name, part in lesson.probe.guards.items()} if team.leads else {}
-    return Teaching(lesson, seed, team, actor, Panel(rewards, lesson.weights), state, optimizer, guards)
+    return Teaching(lesson, seed, team, actor, panel, state, optimizer, guards)
 
 
 def finetune(t: Teaching) -> Iterator[Taught]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from rl3d.priors.sampling import for_each
 from rl3d.protocols import Prior, Representation, RewardPart, Situation
 from rl3d.rewards.clip import Clip
 from rl3d.terms.learner import Learner
-from rl3d.terms.rewarded import build_reward
+from rl3d.terms.rewarded import VIEWS, build_reward
 
 LEARNS = "policy"
 
@@ -64,6 +65,8 @@ class Teach:
             )
         if not self.rewards:
             raise ValueError("teaching needs at least one reward")
+        if strange := set(self.weights) - set(self.rewards):
+            raise ValueError(f"there is no reward {', '.join(sorted(strange))} to weigh: there are {', '.join(self.rewards)}")
         if self.source == "scene" and not isinstance(self.algorithm, FromSamples):
             raise ValueError(
                 f"{type(self.algorithm).__name__} needs to know how samples were drawn, and the prior does not draw a scene's "
@@ -79,7 +82,11 @@ class Teach:
         return (drawn + 5 * draws * (group if self.source == "prior" else self.memory)) / self.every
 
     def build(self, situation: Situation) -> Tutor:
-        """Give the prior weights that learn."""
+        """Give the prior weights that learn.
+
+        Raises:
+            ValueError: if it cannot be taught, or the algorithm cannot follow the rewards.
+        """
         if situation.prior is None:
             raise ValueError("there is no prior to teach: give the recipe one, or leave out `teach`")
         if not isinstance(situation.prior, nn.Module):
@@ -97,18 +104,14 @@ class Tutor(nn.Module):
         super().__init__()
         prior: Any = situation.prior
         self.value, self.prompt, device = value, situation.prompt, situation.device
-        rewards = {name: build_reward(part, device) for name, part in value.rewards.items()}
-        for reward in rewards.values():
-            if needs := reward.info.needs & {"depth", "splats", "mesh"}:
-                raise ValueError(
-                    f"{reward.info.name} needs {', '.join(sorted(needs))}, and views alone teach the prior: wrap it in Lifted"
-                )
-            if isinstance(reward, nn.Module):
-                reward.requires_grad_(False)
+        panel = build_panel(value.rewards, value.weights, device)
+        if value.source == "prior":
+            # Several of the scene's states are compared, whatever the group, and only their values count.
+            value.algorithm.check(panel)
         names = value.algorithm.adapters()
         actor = value.adapt.build(prior, names, situation.rng).to(device)
         # In lists, so that no checkpoint holds the frozen prior and the rewards.
-        self._actor, self._panel = [actor], [Panel(rewards, value.weights)]
+        self._actor, self._panel = [actor], [panel]
         self.remembered = value.algorithm.state(actor, situation.rng).to(device)
         self.learner = Learner([*actor.weights(LEARNS).values(), *self.remembered.parameters()], value.rate)
         self.followers = nn.ParameterList(p for name in names if name != LEARNS for p in actor.weights(name).values())
@@ -166,6 +169,22 @@ class Tutor(nn.Module):
         scores = panel.scores(self.taught, clean, prompts, cameras)
         nothing = Advantages(clean.new_zeros(count), torch.ones(count, dtype=torch.bool, device=clean.device))
         return algorithm.judged(Samples(clean.clone(), prompts, cameras, scores, nothing), panel)
+
+
+def build_panel(rewards: Mapping[str, RewardPart], weights: Mapping[str, float], device: torch.device) -> Panel:
+    """Build the rewards that teach a prior, frozen.
+
+    Raises:
+        ValueError: if one looks at more than views, or may not be optimised.
+    """
+    live = {name: build_reward(part, device) for name, part in rewards.items()}
+    for reward in live.values():
+        if reward.info.needs != VIEWS:
+            more = ", ".join(sorted(reward.info.needs - VIEWS)) or "a scene alone"
+            raise ValueError(f"{reward.info.name} needs {more}, and views alone teach a prior: wrap it in Lifted")
+        if isinstance(reward, nn.Module):
+            reward.requires_grad_(False)
+    return Panel(live, weights)
 
 
 def guided(situation: Situation, tutor: Tutor | None) -> Situation:

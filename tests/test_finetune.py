@@ -15,10 +15,12 @@ import torch
 from PIL import Image
 
 from rl3d.__main__ import main
-from rl3d.algorithms.backprop import Draft
+from rl3d.algorithms.adjoint import AdjointMatching
+from rl3d.algorithms.backprop import Draft, Refl
 from rl3d.algorithms.ddpo import Ddpo
 from rl3d.algorithms.dpo import DiffusionDpo
 from rl3d.algorithms.grpo import Grpo
+from rl3d.algorithms.nabla import Nabla
 from rl3d.algorithms.nft import Nft
 from rl3d.cameras import Orbit, RandomOrbit
 from rl3d.finetune import advance, begin, best_step, enough, finetune, pieces, restore, state
@@ -222,6 +224,12 @@ def test_rewards_that_cannot_teach_are_refused():
         begin(replace(PLAIN, rewards={"judge": Clip("judge")}))
     with pytest.raises(ValueError, match="wrap it in Lifted"):
         begin(replace(PLAIN, rewards={"normals": Normals()}))
+    grey = FromCallable(redness, replace(RED.info, name="grey", differentiable="no"))
+    for algorithm in (Draft(ODE), Refl(ODE), Nabla(SDE), AdjointMatching(SDE)):
+        with pytest.raises(ValueError, match="grey has no gradient in the pixels: take DDPO"):
+            begin(replace(PLAIN, algorithm=algorithm, rewards={"grey": grey}))
+    with pytest.raises(ValueError, match="steps that draw"):
+        begin(replace(PLAIN, algorithm=Grpo(ODE)))
 
 
 SMALL = ["--steps", "2", "--batch", "2", "--unit", "1", "--rig.size", "16", "--rig.views", "2"]

@@ -9,17 +9,24 @@ from fake_prior import blob, redness, tiny_recipe
 from fake_prior import reward as as_reward
 
 from rl3d.__main__ import main
-from rl3d.algorithms.backprop import Draft
+from rl3d.algorithms.adjoint import AdjointMatching
+from rl3d.algorithms.backprop import Draft, Refl, align_prop
+from rl3d.algorithms.d3po import D3po
 from rl3d.algorithms.ddpo import Ddpo
 from rl3d.algorithms.dpo import DiffusionDpo
+from rl3d.algorithms.dpok import Dpok
+from rl3d.algorithms.grpo import Grpo, Window
+from rl3d.algorithms.nabla import Nabla
 from rl3d.algorithms.nft import Nft
 from rl3d.algorithms.rwr import Rwr
+from rl3d.algorithms.spo import Spo
 from rl3d.cameras import RandomOrbit
 from rl3d.math import level_at
 from rl3d.optimize import begin, optimize, restore, state
 from rl3d.priors.embedded import Embedded
 from rl3d.priors.lora import Lora
 from rl3d.priors.rollout import Ddim, Sampling
+from rl3d.rewards.base import Paired
 from rl3d.search import BestOf
 from rl3d.terms.distillation import Distill
 from rl3d.terms.variational import Variational
@@ -27,8 +34,28 @@ from rl3d.tutor import Teach
 from rl3d.types import Prompt
 
 RED = as_reward(redness, "pixels")
-QUICK = Sampling(steps=2, stepper=Ddim(0.0))
+QUICK, SDE = Sampling(steps=2, stepper=Ddim(0.0)), Sampling(steps=2, stepper=Ddim(1.0))
 RIG = RandomOrbit(views=2, size=16)
+BOTH_WAYS = [Nft(QUICK, group=2, limit=1.0, follow=0.5), DiffusionDpo(SDE, beta=10.0, refresh=2), Rwr(QUICK, group=2)]
+"""Algorithms that learn from samples of any source."""
+OWN_SAMPLES = [
+    Ddpo(SDE, group=2, remember_least=2),
+    Dpok(SDE, group=2),
+    Grpo(SDE, group=2, kl=0.1),
+    Grpo(Sampling(steps=3, stepper=Ddim(1.0)), group=2, window=Window(1)),
+    D3po(SDE),
+    Spo(SDE, candidates=2),
+    Draft(QUICK),
+    align_prop(QUICK),
+    Refl(QUICK, weight=1.0),
+    Nabla(SDE),
+    AdjointMatching(SDE),
+]
+"""Those that must draw them themselves."""
+
+
+def named(one) -> str:
+    return one if isinstance(one, str) else type(one).__name__.lower()
 
 
 def teach(algorithm=None, **changes) -> Teach:
@@ -100,13 +127,20 @@ def test_terms_ask_the_taught_prior():
     assert apart() > 1e-4
 
 
-@pytest.mark.parametrize("source", ["prior", "scene"])
-def test_a_stop_in_between_changes_nothing(source):
-    recipes = recipe(teach=teach(source=source))
+@pytest.mark.parametrize(
+    ("algorithm", "source"),
+    [(a, source) for a in BOTH_WAYS for source in ("prior", "scene")] + [(a, "prior") for a in OWN_SAMPLES],
+    ids=named,
+)
+def test_a_stop_in_between_changes_nothing(algorithm, source):
+    recipes = recipe(teach=teach(algorithm, source=source, every=1))
     whole = begin(recipes, Prompt("a red mug"), seed=0)
     parts = begin(recipes, Prompt("a red mug"), seed=0)
+    first = {name: p.clone() for name, p in whole.tutor.actor.weights("policy").items()}
     for _ in optimize(whole):
         pass
+    # Those who weigh pairs have learned something by then, and have copied the policy once.
+    assert any(not torch.equal(p, first[name]) for name, p in whole.tutor.actor.weights("policy").items())
     for report in optimize(parts):
         if report.step == 3:
             break
@@ -159,6 +193,7 @@ def test_a_run_leaves_its_lora_which_another_run_takes(tmp_path, monkeypatch, ca
         ({"every": 0}, "between lessons"),
         ({"memory": 1}, "renderings"),
         ({"rewards": {}}, "at least one reward"),
+        ({"weights": {"blue": 2.0}}, "no reward blue to weigh"),
         ({"source": "scene", "algorithm": Ddpo(QUICK)}, "take Nft, DiffusionDpo or Rwr"),
     ],
 )
@@ -179,6 +214,41 @@ def test_what_cannot_be_taught_is_refused():
     scene_reward = as_reward(lambda shown, prompts: [0.0], needs=("splats",), name="whole")
     with pytest.raises(ValueError, match="wrap it in Lifted"):
         begun(teach=teach(rewards={"whole": scene_reward}))
+
+
+GREY = as_reward(redness, "no", name="grey box")
+NO_GRADIENT = [Draft(QUICK), align_prop(QUICK), Refl(QUICK), Nabla(SDE), AdjointMatching(SDE)]
+
+
+class Pairs:
+    """A judge of pairs, as a recipe holds it."""
+
+    def build(self, device="cpu"):
+        return Paired(GREY)
+
+
+@pytest.mark.parametrize("algorithm", NO_GRADIENT, ids=named)
+@pytest.mark.parametrize("reward", [GREY, Pairs()], ids=["black box", "pairs"])
+def test_rewards_without_a_gradient_are_refused_at_once_by_those_who_follow_it(algorithm, reward):
+    with pytest.raises(ValueError, match="has no gradient in the pixels: take DDPO"):
+        begun(teach=teach(algorithm, rewards={"grey": reward}))
+    # One that is only watched need not have any.
+    begun(teach=teach(algorithm, rewards={"red": RED, "grey": reward}, weights={"grey": 0.0}))
+
+
+def test_a_judge_of_pairs_is_refused_where_there_is_nobody_to_compare_with():
+    for algorithm in (Ddpo(SDE, group=1), Spo(SDE, candidates=3)):
+        with pytest.raises(ValueError, match="judges pairs, and this algorithm shows it 1 sample"):
+            begun(teach=teach(algorithm, rewards={"pairs": Pairs()}))
+    for one in (teach(Nft(QUICK, group=2, limit=1.0)), teach(Nft(QUICK, group=1), source="scene")):
+        o = begun(teach=replace(one, rewards={"pairs": Pairs()}))
+        assert [report.taught["learned"] for report in optimize(o) if report.taught][-1] == 1.0
+
+
+@pytest.mark.parametrize("algorithm", [Ddpo, Dpok, Grpo, D3po, Spo, Nabla], ids=lambda kind: kind.__name__)
+def test_steps_that_never_draw_are_refused_at_once_by_those_who_learn_them(algorithm):
+    with pytest.raises(ValueError, match=r"take Ddim\(eta=1.0\) or FlowSde"):
+        begun(teach=teach(algorithm(QUICK)))
 
 
 def test_a_gradient_through_the_sampler_needs_the_priors_own_samples():

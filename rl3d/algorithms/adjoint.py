@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rl3d.algorithms.common import Panel, seen, select_scores
-from rl3d.algorithms.policy_gradient import judged_rollouts, some_steps
+from rl3d.algorithms.policy_gradient import judged_rollouts, must_draw, some_steps
 from rl3d.estimators import mean_used, valid_in_all
 from rl3d.priors.rollout import Ddim, Sampling, Trajectory, ode_step, transition_at
 from rl3d.protocols import REFERENCE, Actor
@@ -76,13 +76,17 @@ class AdjointMatching:
     def adapters(self) -> tuple[str, ...]:
         return ("policy",)
 
+    def check(self, panel: Panel) -> None:
+        panel.must_be_differentiable()
+        must_draw(self.sampling)
+
     def state(self, actor: Actor, rng: torch.Generator | None = None) -> nn.Module:
         return nn.Module()
 
     def collect(
         self, actor: Actor, panel: Panel, prompts: list[Prompt], cameras: Cameras, rng: torch.Generator, state: nn.Module
     ) -> Adjoints:
-        panel.must_be_differentiable()
+        self.check(panel)
         trajectory, scores = judged_rollouts(actor, panel, prompts, cameras, self.sampling, rng, group=self.group)
         reference = actor.using(REFERENCE)
         condition = reference.embed(list(trajectory.prompts), trajectory.cameras)

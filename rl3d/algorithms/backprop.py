@@ -84,6 +84,9 @@ class Draft:
     def adapters(self) -> tuple[str, ...]:
         return ("policy",)
 
+    def check(self, panel: Panel) -> None:
+        panel.must_be_differentiable()
+
     def state(self, actor: Actor, rng: torch.Generator | None = None) -> nn.Module:
         return nn.Module()
 
@@ -91,7 +94,7 @@ class Draft:
         self, actor: Actor, panel: Panel, prompts: list[Prompt], cameras: Cameras, rng: torch.Generator, state: nn.Module
     ) -> Partial:
         """Sample, without gradients, up to the steps through which they will flow."""
-        panel.must_be_differentiable()
+        self.check(panel)
         last = 1 + draw_index(self.last_most, rng) if self.last is None else self.last
         return walk(actor.using("policy"), prompts, cameras, self.sampling, self.sampling.steps - last, rng)
 
@@ -152,6 +155,9 @@ class Refl:
     def adapters(self) -> tuple[str, ...]:
         return ("policy",)
 
+    def check(self, panel: Panel) -> None:
+        panel.must_be_differentiable()
+
     def state(self, actor: Actor, rng: torch.Generator | None = None) -> nn.Module:
         return nn.Module()
 
@@ -159,7 +165,7 @@ class Refl:
         self, actor: Actor, panel: Panel, prompts: list[Prompt], cameras: Cameras, rng: torch.Generator, state: nn.Module
     ) -> Partial:
         """Sample, without gradients, down to a late level."""
-        panel.must_be_differentiable()
+        self.check(panel)
         n = self.sampling.steps
         low, high = min(round(self.first * n), n - 1), min(round(self.last * n), n - 1)
         return walk(actor.using("policy"), prompts, cameras, self.sampling, low + draw_index(high - low + 1, rng), rng)

@@ -14,6 +14,7 @@ from rl3d.estimators import Advantages, total, weight_of
 from rl3d.priors.rollout import Trajectory, select_cameras
 from rl3d.priors.sampling import draw_noise, for_each
 from rl3d.protocols import Actor, Prior, Reward
+from rl3d.rewards.base import Tournament
 from rl3d.types import Cameras, Prompt, Score
 
 Latents = Float[Tensor, "b v c h w"]
@@ -58,6 +59,15 @@ class Panel:
                 f"{', '.join(odd)} has no gradient in the pixels: take DDPO, GRPO, NFT or DPO, which need values only"
             )
 
+    def must_have_company(self, count: int) -> None:
+        """Refuse judges of pairs where a prompt's samples are judged ``count`` at a time, and that is one (``ValueError``)."""
+        odd = [name for name, r in self.rewards.items() if isinstance(r, Tournament) and weight_of(name, self.weights)]
+        if odd and count < 2:
+            raise ValueError(
+                f"{', '.join(odd)} judges pairs, and this algorithm shows it {count} sample of a prompt at a time: "
+                "take DDPO, GRPO, NFT or DPO with a group of 2 or more"
+            )
+
 
 @runtime_checkable
 class Algorithm(Protocol):
@@ -69,6 +79,14 @@ class Algorithm(Protocol):
 
     def adapters(self) -> tuple[str, ...]:
         """The sets of weights that it needs, the policy first; the actor is built with these names."""
+        ...
+
+    def check(self, panel: Panel) -> None:
+        """Refuse what can teach nothing, before anything is drawn: rewards that it cannot follow, steps that do not draw.
+
+        Raises:
+            ValueError: which says what to take instead.
+        """
         ...
 
     def state(self, actor: Actor, rng: torch.Generator | None = None) -> nn.Module:

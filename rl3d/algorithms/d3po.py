@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from rl3d.algorithms.common import Latents, Panel, seen, select_scores
-from rl3d.algorithms.policy_gradient import judged_rollouts, some_steps
+from rl3d.algorithms.policy_gradient import judged_rollouts, must_draw, some_steps
 from rl3d.estimators import best_and_worst, groups_of
 from rl3d.priors.rollout import Ddim, Sampling, Trajectory, log_prob, transition_at
 from rl3d.protocols import REFERENCE, Actor, Prior
@@ -55,6 +55,10 @@ class D3po:
 
     def adapters(self) -> tuple[str, ...]:
         return ("policy",)
+
+    def check(self, panel: Panel) -> None:
+        panel.must_have_company(self.group)
+        must_draw(self.sampling)
 
     def state(self, actor: Actor, rng: torch.Generator | None = None) -> nn.Module:
         return nn.Module()

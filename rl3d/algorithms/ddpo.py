@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rl3d.algorithms.common import Panel, Rollouts
-from rl3d.algorithms.policy_gradient import judged_rollouts, policy_loss, rollouts
+from rl3d.algorithms.policy_gradient import judged_rollouts, must_draw, policy_loss, rollouts
 from rl3d.estimators import PromptStatistics
 from rl3d.priors.rollout import Ddim, Sampling
 from rl3d.protocols import Actor
@@ -39,6 +39,10 @@ class Ddpo:
 
     def adapters(self) -> tuple[str, ...]:
         return ("policy",)
+
+    def check(self, panel: Panel) -> None:
+        panel.must_have_company(self.group)
+        must_draw(self.sampling)
 
     def state(self, actor: Actor, rng: torch.Generator | None = None) -> PromptStatistics:
         return PromptStatistics(self.remember, self.remember_least)

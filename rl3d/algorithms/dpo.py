@@ -72,6 +72,9 @@ class DiffusionDpo:
     def adapters(self) -> tuple[str, ...]:
         return ("policy",) if self.refresh is None else ("policy", "old")
 
+    def check(self, panel: Panel) -> None:
+        panel.must_have_company(self.group)
+
     def state(self, actor: Actor, rng: torch.Generator | None = None) -> nn.Module:
         return Batches()
 

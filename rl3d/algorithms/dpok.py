@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rl3d.algorithms.common import Panel, Rollouts
-from rl3d.algorithms.policy_gradient import judged_rollouts, policy_loss, rollouts
+from rl3d.algorithms.policy_gradient import judged_rollouts, must_draw, policy_loss, rollouts
 from rl3d.estimators import advantages, groups_of
 from rl3d.priors.rollout import Ddim, Sampling
 from rl3d.protocols import Actor
@@ -35,6 +35,10 @@ class Dpok:
 
     def adapters(self) -> tuple[str, ...]:
         return ("policy",)
+
+    def check(self, panel: Panel) -> None:
+        panel.must_have_company(self.group)
+        must_draw(self.sampling)
 
     def state(self, actor: Actor, rng: torch.Generator | None = None) -> nn.Module:
         return nn.Module()

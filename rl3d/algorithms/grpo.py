@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rl3d.algorithms.common import Batches, Panel, Rollouts
-from rl3d.algorithms.policy_gradient import judged_rollouts, policy_loss, rollouts
+from rl3d.algorithms.policy_gradient import judged_rollouts, must_draw, policy_loss, rollouts
 from rl3d.estimators import advantages, groups_of
 from rl3d.priors.rollout import Ddim, FlowSde, Preserving, Sampling
 from rl3d.protocols import Actor
@@ -61,6 +61,10 @@ class Grpo:
 
     def adapters(self) -> tuple[str, ...]:
         return ("policy",)
+
+    def check(self, panel: Panel) -> None:
+        panel.must_have_company(self.group)
+        must_draw(self.sampling)
 
     def state(self, actor: Actor, rng: torch.Generator | None = None) -> Batches:
         return Batches()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from rl3d.algorithms.common import Latents, Panel, seen, select_scores, where_valid
-from rl3d.algorithms.policy_gradient import judged_rollouts, some_steps
+from rl3d.algorithms.policy_gradient import judged_rollouts, must_draw, some_steps
 from rl3d.estimators import mean_used, valid_in_all
 from rl3d.math import Level
 from rl3d.priors.rollout import Ddim, Sampling, Trajectory, transition_at
@@ -96,6 +96,10 @@ class Nabla:
     def adapters(self) -> tuple[str, ...]:
         return ("policy",)
 
+    def check(self, panel: Panel) -> None:
+        panel.must_be_differentiable()
+        must_draw(self.sampling)
+
     def state(self, actor: Actor, rng: torch.Generator | None = None) -> nn.Module:
         """The correction: a small network of noisy latents, one view at a time, that starts at 0."""
         return Correction(actor.using("policy").info.channels, rng=rng) if self.correction else nn.Module()
@@ -103,7 +107,7 @@ class Nabla:
     def collect(
         self, actor: Actor, panel: Panel, prompts: list[Prompt], cameras: Cameras, rng: torch.Generator, state: nn.Module
     ) -> Transitions:
-        panel.must_be_differentiable()
+        self.check(panel)
         trajectory, scores = judged_rollouts(actor, panel, prompts, cameras, self.sampling, rng, group=self.group)
         prior = actor.using(REFERENCE if self.guess == "reference" else "policy")
         condition = prior.embed(list(trajectory.prompts), trajectory.cameras)

@@ -57,6 +57,9 @@ class Nft:
     def adapters(self) -> tuple[str, ...]:
         return ("policy", "old")
 
+    def check(self, panel: Panel) -> None:
+        panel.must_have_company(self.group)
+
     def state(self, actor: Actor, rng: torch.Generator | None = None) -> Batches:
         return Batches()
 

@@ -30,10 +30,9 @@ def judged_rollouts(
     """Draw ``group`` samples for each prompt with the policy, and show them to the panel.
 
     ``shared_noise`` starts all samples of a prompt alike (Xue et al. 2025, "DanceGRPO"). Raises ``ValueError`` where no step
-    draws: then there is no policy to speak of.
+    draws.
     """
-    if not stochastic_steps(sampling, among):
-        raise ValueError(f"policy gradients need steps that draw, and {sampling.stepper} in {sampling.steps} steps has none")
+    must_draw(sampling, among)
     prior = actor.using("policy")
     many, each = in_groups(prompts, cameras, group)
     noise = None
@@ -44,6 +43,15 @@ def judged_rollouts(
     with torch.no_grad():
         scores = panel.scores(prior, trajectory.clean, trajectory.prompts, trajectory.cameras)
     return trajectory, scores
+
+
+def must_draw(sampling: Sampling, among: Collection[int] | None = None) -> None:
+    """Refuse samplers of which no step draws (``ValueError``): then there is no policy to speak of."""
+    if not stochastic_steps(sampling, among):
+        raise ValueError(
+            f"what is learned here are steps that draw, and {sampling.stepper} in {sampling.steps} steps has none: "
+            "take Ddim(eta=1.0) or FlowSde, in 2 steps or more"
+        )
 
 
 def some_steps(trajectory: Trajectory, fraction: float, rng: torch.Generator) -> tuple[int, ...]:

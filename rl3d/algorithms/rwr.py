@@ -41,6 +41,9 @@ class Rwr:
     def adapters(self) -> tuple[str, ...]:
         return ("policy",)
 
+    def check(self, panel: Panel) -> None:
+        panel.must_have_company(self.group)
+
     def state(self, actor: Actor, rng: torch.Generator | None = None) -> nn.Module:
         return nn.Module()
 

@@ -14,6 +14,7 @@ from torch.nn.functional import logsigmoid
 
 from rl3d.algorithms.common import Latents, Panel, draw_index, noise_like, seen, select_scores
 from rl3d.algorithms.d3po import log_ratio
+from rl3d.algorithms.policy_gradient import must_draw
 from rl3d.estimators import valid_in_all
 from rl3d.priors.rollout import Ddim, Sampling, ode_step, select_cameras, stochastic_steps, transition_at
 from rl3d.priors.sampling import draw_noise, for_each
@@ -77,6 +78,10 @@ class Spo:
     def adapters(self) -> tuple[str, ...]:
         return ("policy",)
 
+    def check(self, panel: Panel) -> None:
+        panel.must_have_company(1)  # candidates are judged one after the other
+        must_draw(self.sampling)
+
     def state(self, actor: Actor, rng: torch.Generator | None = None) -> nn.Module:
         return nn.Module()
 
@@ -84,9 +89,8 @@ class Spo:
     def collect(
         self, actor: Actor, panel: Panel, prompts: list[Prompt], cameras: Cameras, rng: torch.Generator, state: nn.Module
     ) -> Choices:
+        self.check(panel)
         drawn = stochastic_steps(self.sampling)
-        if not drawn:
-            raise ValueError(f"candidates need steps that draw, and {self.sampling.stepper} has none")
         prior, cameras = actor.using("policy"), for_each(prompts, cameras)
         condition, info = prior.embed(prompts, cameras), prior.info
         shape = (len(prompts), cameras.views, info.channels, info.size, info.size)
