@@ -1,7 +1,7 @@
 """A reward that is hacked, and what tells: ``python bench/hacked.py [--prompt "a red mug"]``.
 
-Reward ascent is run twice on the same drawn views: as the recipe has it, and with ten times the weight and without the shifts
-and backgrounds that keep it honest. The figure has both assets, and what their rewards and guards said on the way.
+The default and reward ascent alone (``bench/reward_alone.py``) start from the same drawn views. The figure has both assets, and
+what the reward and the guards said on the way; the alarm is the run's own (:func:`rl3d.rewards.guards.alarm`).
 """
 
 from __future__ import annotations
@@ -19,12 +19,7 @@ import imageio.v3 as imageio
 import matplotlib.pyplot as plt
 import tyro
 
-HACKED = (
-    *("--ratios.reward", "3", "--terms.reward.jitter", "0"),
-    *("--terms.reward.backgrounds", "1", "--terms.reward.start", "0.2"),
-)
-
-SHOWN = {"reward": "reward (optimised)", "judge": "judge", "colours": "colour entropy, bits"}
+SHOWN = {"reward": "reward", "judge": "judge", "colours": "colour entropy, bits"}
 
 
 @dataclass(frozen=True)
@@ -32,17 +27,19 @@ class Settings:
     prompt: str = "a red mug"
     steps: int = 240
     seed: int = 0
+    least: float = 0.02
+    """Of the alarm: a guard that falls by less than this fraction has not fallen."""
     work: Path = Path("runs/bench-hacked")
     out: Path = Path("docs/hacked.png")
 
 
 def main(s: Settings) -> None:
-    runs = {"as it should be": (), "hacked": HACKED}
-    common = ("--recipe", "reward", "--draw.candidates", "1", "--steps", str(s.steps), "--seed", str(s.seed))
+    runs = {"default": "default", "reward alone": str(Path(__file__).with_name("reward_alone.py"))}
+    common = ("--draw.candidates", "1", "--steps", str(s.steps), "--seed", str(s.seed), "--watch.least", str(s.least))
     figure, axes = plt.subplots(2, 4, figsize=(13, 5.6))
-    for row, (name, flags) in enumerate(runs.items()):
+    for row, (name, recipe) in enumerate(runs.items()):
         out = s.work / name.replace(" ", "-")
-        command = [sys.executable, "-m", "rl3d", "generate", s.prompt, *common, *flags, "--out", str(out)]
+        command = [sys.executable, "-m", "rl3d", "generate", s.prompt, "--recipe", recipe, *common, "--out", str(out)]
         subprocess.run(command, check=True)
         picture = imageio.imread(out / "preview.png")
         axes[row, 0].imshow(picture[: picture.shape[0] // 2, : picture.shape[1] // 2])
