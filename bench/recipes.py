@@ -1,35 +1,47 @@
-"""Recipes against each other at equal compute: ``python bench/recipes.py default reward best_of_n --prompts 12 --seeds 3``.
+"""Recipes against each other at equal compute: ``python bench/recipes.py default both reward --prompts 12 --seeds 3``.
 
-Every recipe gets the processor seconds that the first one needs on a prompt: its steps are set by what a step of it was found
-to cost, before its assets are made. Assets are examined as by ``rl3d evaluate``, on validation prompts. Rows go to a file of
-JSON lines as they come, and a second call does what is missing; the table has paired bootstrap intervals against the first
-recipe, over prompts and seeds.
+Every recipe gets the processor seconds that the first one needs on a prompt: its steps are set by what one whole asset of it
+was found to cost, lessons and searches included. Assets are examined as by ``rl3d evaluate``, on validation prompts, and by
+guards; above the figures stands what each recipe follows, which is no evidence for it. Recipes that draw alike from one prior
+get the same views, which are drawn once for all: their seconds count for each. Rows go to a file of JSON lines as they come,
+and a second call does what is missing; the table has paired bootstrap intervals against the first recipe, over prompts and seeds.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
 import tyro
+from torch import Tensor
 
+from rl3d import optimize as single
 from rl3d.evaluate.benchmark import Examiner, Question, prompt_set, read_questions
 from rl3d.evaluate.metrics import bootstrap_interval
 from rl3d.generate import evaluation_cameras
+from rl3d.optimize import Optimization
+from rl3d.protocols import Shown, Situation
 from rl3d.recipe import Recipe, load_recipe, recipe_file
+from rl3d.render.gaussians import look_at
+from rl3d.rewards.base import SplatScene
 from rl3d.rewards.clip import Clip
-from rl3d.search import begin, optimize
-from rl3d.types import Prompt
+from rl3d.rewards.guards import Area, ColourEntropy, Sharpness
+from rl3d.rewards.physics import Stands
+from rl3d.search import Contest, begin, optimize
+from rl3d.types import Prompt, Splats, Views
 
-COLUMNS = ("judge_r1", "judge_score", "reward_r1", "reward_score", "iou", "azimuth_error_deg", "cpu_seconds", "steps")
-PACED = 12
-"""Steps that are timed; two more before them are not."""
+COLUMNS = ("judge_r1", "judge_score", "reward_r1", "reward_score", "iou", "azimuth_error_deg")
+GUARDS = {"sharpness": Sharpness(), "colours": ColourEntropy(), "foreground": Area(), "tipping_deg": Stands()}
+"""Measured of each asset beside what is asked of it; a tipping angle below 0 is an object that falls."""
+MEASURES = (*COLUMNS, *GUARDS, "cpu_seconds", "seconds", "steps")
 
 
 @dataclass(frozen=True)
@@ -49,37 +61,123 @@ class Settings:
     out: Path = Path("bench/results/recipes.json")
 
 
-def clock() -> float:
-    """Processor seconds of this process, over all its threads: other work on the machine hardly moves them."""
-    return time.process_time()
+class Clock(NamedTuple):
+    """Seconds, or a point in time."""
+
+    cpu: float
+    """Of this process, over all its threads: other work on the machine hardly moves them."""
+    wall: float
+
+    def since(self, start: Clock) -> Clock:
+        return Clock(self.cpu - start.cpu, self.wall - start.wall)
 
 
-def price(recipe: Recipe, prompt: str) -> tuple[float, float]:
-    """Processor seconds to begin, and for a step (a mean over the run: of searches and of terms that come and go)."""
+def clock() -> Clock:
+    return Clock(time.process_time(), time.monotonic())
+
+
+class Drawn(NamedTuple):
+    """What was drawn for a prompt and a seed, how the generator was left, and what it took."""
+
+    views: Views
+    rng: Tensor
+    seconds: Clock
+
+
+@dataclass
+class Draws:
+    """Views of the last prompt and seed, for all recipes that would draw the same ones."""
+
+    at: tuple[str, int] | None = None
+    known: dict[tuple, Drawn] = field(default_factory=dict)
+
+    def begin(self, recipe: Recipe, prompt: str, seed: int) -> tuple[Optimization | Contest, Clock]:
+        """Begin as :func:`rl3d.search.begin` does, bit for bit; and the seconds saved by what had been drawn before.
+
+        Contests draw their sets in one batch, and are left alone.
+        """
+        if recipe.search is not None or recipe.draw is None or recipe.prior is None:
+            return begin(recipe, Prompt(prompt), seed=seed), Clock(0.0, 0.0)
+        if self.at != (prompt, seed):
+            self.at, self.known = (prompt, seed), {}
+        device, rng = torch.device("cpu"), torch.Generator().manual_seed(seed)
+        # Not shared: a tutor changes it.
+        prior, key = recipe.prior.build(device), (recipe.draw, recipe.prior)
+        drawn, saved = self.known.get(key), Clock(0.0, 0.0)
+        if drawn is None:
+            start = clock()
+            views = recipe.draw.draw(Prompt(prompt), prior, rng, device)
+            drawn = self.known[key] = Drawn(views, rng.get_state(), clock().since(start))
+        else:
+            rng.set_state(drawn.rng)
+            saved = drawn.seconds
+        return single.start(recipe, Situation(Prompt(prompt), prior, drawn.views, rng, device)), saved
+
+
+class Made(NamedTuple):
+    """An asset, and what it took, with what was drawn for it."""
+
+    splats: Splats
+    begun: float
+    """Processor seconds before the first step."""
+    cpu_seconds: float
+    seconds: float
+
+
+def make(recipe: Recipe, prompt: str, seed: int, draws: Draws) -> Made:
+    """Make one asset."""
     start = clock()
-    o = begin(recipe, Prompt(prompt), seed=0)
-    begun = clock() - start
-    del o
-    # A run of few steps goes through all of a recipe's phases, as progress is relative.
-    short, costs = replace(recipe, steps=PACED + 2), []
-    o = begin(short, Prompt(prompt), seed=0)
-    last = clock()
-    for _ in optimize(o):
-        now = clock()
-        costs.append(now - last)
-        last = now
-    return begun, float(np.mean(costs[2:]))
-
-
-def make(recipe: Recipe, question: Question, seed: int, examiner: Examiner) -> dict[str, Any]:
-    """One asset and its measures."""
-    start, wall = clock(), time.monotonic()
-    o = begin(recipe, Prompt(question.prompt), seed=seed)
+    o, saved = draws.begin(recipe, prompt, seed)
+    begun = clock().since(start).cpu + saved.cpu
     for _ in optimize(o):
         pass
-    used = {"cpu_seconds": clock() - start, "seconds": time.monotonic() - wall, "steps": recipe.steps}
+    took = clock().since(start)
+    return Made(o.scene.splats(), begun, took.cpu + saved.cpu, took.wall + saved.wall)
+
+
+def warm_up(recipe: Recipe, prompt: str) -> None:
+    """Take the shortest way through a recipe, so that what is loaded and compiled once is not in its price."""
+    quick = None if recipe.draw is None else replace(recipe.draw, candidates=1)
+    make(replace(recipe, steps=2, draw=quick), prompt, 0, Draws())
+
+
+def affordable(steps: int, made: Made, budget: float) -> int:
+    """The steps that fit into so many processor seconds, by what an asset of ``steps`` steps took; at least 10."""
+    return max(10, round((budget - made.begun) * steps / (made.cpu_seconds - made.begun)))
+
+
+def followed(recipe: Recipe) -> str:
+    """What a recipe optimises or chooses by. It shows obedience, not quality, where it is measured of the result."""
+    parts: dict[str, object] = {f"terms.{name}": term for name, term in recipe.terms.items()}
+    parts |= {"teach": recipe.teach, "search": recipe.search}
+    found = [f"{place}: {', '.join(names)}" for place, part in parts.items() if (names := list(_rewards(part)))]
+    if recipe.draw is not None and recipe.draw.candidates > 1:
+        found.append(f"draw: {recipe.draw.chooser.model}")
+    return "; ".join(found) or "nothing"
+
+
+def _rewards(part: object) -> Iterator[str]:
+    """The names of the rewards that a value holds."""
+    if part is None or not dataclasses.is_dataclass(part):
+        return
+    for name in ("reward", "surrogate"):
+        if (reward := getattr(part, name, None)) is not None:
+            yield reward.model if isinstance(reward, Clip) else type(reward).__name__
+    yield from getattr(part, "rewards", {})
+
+
+@torch.no_grad()
+def guarded(splats: Splats, examiner: Examiner) -> dict[str, float | None]:
+    """What the guards say of an asset; None where they cannot."""
+    shown = Shown(look_at(splats)(examiner.cameras), (SplatScene(splats),))
+    scores = {name: guard.score(shown, [Prompt("")]) for name, guard in GUARDS.items()}
+    return {name: float(score.value[0]) if score.valid[0] else None for name, score in scores.items()}
+
+
+def examined(question: Question, splats: Splats, examiner: Examiner) -> dict[str, Any]:
+    """All measures of an asset."""
     torch.manual_seed(0)
-    return used | examiner.examine(question, o.scene.splats())
+    return examiner.examine(question, splats) | guarded(splats, examiner)
 
 
 def table(rows: list[dict[str, Any]], names: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
@@ -88,25 +186,27 @@ def table(rows: list[dict[str, Any]], names: tuple[str, ...]) -> tuple[str, dict
     for row in rows:
         by[row["recipe"]][row["prompt"], row["seed"]] = row
     common = set.intersection(*(set(by[name]) for name in names)) if all(name in by for name in names) else set()
-    lines, data = [f"{len(common)} assets of each recipe", f"{'':16}" + "".join(f"{c:>18}" for c in COLUMNS)], {}
-    for name in names:
-        cells, data[name] = [], {}
-        for column in COLUMNS:
-            keys = [key for key in sorted(common) if all(by[n][key].get(column) is not None for n in (name, names[0]))]
-            own = torch.tensor([float(by[name][key][column]) for key in keys])
-            base = torch.tensor([float(by[names[0]][key][column]) for key in keys])
-            if not len(own):
-                cells.append(f"{'-':>18}")
+    data: dict[str, dict[str, Any]] = {name: {} for name in names}
+    lines = [f"{len(common)} assets of each recipe; in brackets, 95 % of the difference to {names[0]}"]
+    lines += [
+        f"{name} follows {follows}" for name in names for follows in sorted({r.get("follows", "?") for r in by[name].values()})
+    ]
+    lines.append(f"{'':18}" + "".join(f"{name:>28}" for name in names))
+    for measure in MEASURES:
+        cells = []
+        for name in names:
+            keys = [key for key in sorted(common) if all(by[n][key].get(measure) is not None for n in (name, names[0]))]
+            own, base = (torch.tensor([float(by[n][key][measure]) for key in keys]) for n in (name, names[0]))
+            if not keys:
+                cells.append("-")
                 continue
             entry: dict[str, Any] = {"mean": float(own.mean())}
-            cell = f"{entry['mean']:.3f}"
+            cells.append(f"{entry['mean']:.3f}")
             if name != names[0]:
-                entry["against_first"] = bootstrap_interval(own - base)
-                low, high = entry["against_first"]
-                cell += f" {low:+.3f}{high:+.3f}"
-            data[name][column] = entry
-            cells.append(f"{cell:>18}" if len(cell) < 18 else f" {cell}")
-        lines.append(f"{name:16}" + "".join(cells))
+                entry["against_first"] = low, high = bootstrap_interval(own - base)
+                cells[-1] += f" [{low:+.3f} {high:+.3f}]"
+            data[name][measure] = entry
+        lines.append(f"{measure:18}" + "".join(f"{cell:>28}" for cell in cells))
     return "\n".join(lines), {"assets": len(common), "recipes": data}
 
 
@@ -115,14 +215,17 @@ def main(s: Settings) -> None:
     questions = [questions[round(i)] for i in np.linspace(0, len(questions) - 1, min(s.prompts, len(questions)))]
     rows = [json.loads(line) for line in s.rows.read_text().splitlines()] if s.rows.exists() else []
     done = {(row["recipe"], row["prompt"], row["seed"]) for row in rows}
-    recipes, budget = {name: load_recipe(recipe_file(name)) for name in s.recipes}, s.cpu_seconds
+    recipes, draws, budget = {name: load_recipe(recipe_file(name)) for name in s.recipes}, Draws(), s.cpu_seconds
     for name, recipe in recipes.items():
         known = next((row["steps"] for row in rows if row["recipe"] == name), None)
         if known is None:
-            begun, step = price(recipe, questions[0].prompt)
-            budget = budget or begun + recipe.steps * step
-            known = max(10, round((budget - begun) / step))
-            print(f"{name}: {begun:.1f} s to begin, {step:.3f} s a step; {known} steps in {budget:.1f} s", flush=True)
+            warm_up(recipe, questions[0].prompt)
+            # What comes and goes (lessons, searches, terms that begin late) is in the price of a whole asset alone.
+            tried = make(recipe, questions[0].prompt, 0, draws)
+            budget = budget or tried.cpu_seconds
+            known = affordable(recipe.steps, tried, budget)
+            spent = f"{tried.begun:.1f} s to begin, {tried.cpu_seconds:.1f} s for {recipe.steps} steps"
+            print(f"{name}: {spent}; {known} steps in {budget:.1f} s; follows {followed(recipe)}", flush=True)
         else:
             budget = budget or float(np.mean([row["cpu_seconds"] for row in rows if row["recipe"] == name]))
         recipes[name] = replace(recipe, steps=known)
@@ -134,7 +237,10 @@ def main(s: Settings) -> None:
             for name, recipe in recipes.items():
                 if (name, question.prompt, seed) in done or time.monotonic() - start > 60 * s.minutes:
                     continue
-                row = {"recipe": name, "prompt": question.prompt, "seed": seed} | make(recipe, question, seed, examiner)
+                made = make(recipe, question.prompt, seed, draws)
+                row: dict[str, Any] = {"recipe": name, "prompt": question.prompt, "seed": seed, "follows": followed(recipe)}
+                row |= {"steps": recipe.steps, "cpu_seconds": made.cpu_seconds, "seconds": made.seconds}
+                row |= examined(question, made.splats, examiner)
                 rows.append(row)
                 with s.rows.open("a") as file:
                     file.write(json.dumps(row) + "\n")

@@ -40,6 +40,9 @@ class Teach:
         )
     )
     rewards: dict[str, RewardPart] = field(default_factory=lambda: {"encoder": Clip()})
+    """What judges. All remembered renderings are shown in each lesson, since some rewards compare; with the embedded encoder
+    that is 3 % of a lesson. A slow one goes in :class:`~rl3d.rewards.combine.Cached`, which asks it about the new one alone.
+    """
     weights: dict[str, float] = field(default_factory=dict)
     """Of rewards; 1 for those not named."""
     adapt: Lora = field(default_factory=lambda: Lora(dtype="loaded"))

@@ -27,6 +27,7 @@ from rl3d.priors.embedded import Embedded
 from rl3d.priors.lora import Lora
 from rl3d.priors.rollout import Ddim, Sampling
 from rl3d.rewards.base import Paired
+from rl3d.rewards.combine import Cached
 from rl3d.search import BestOf
 from rl3d.terms.distillation import Distill
 from rl3d.terms.variational import Variational
@@ -152,6 +153,24 @@ def test_a_stop_in_between_changes_nothing(algorithm, source):
     assert any(name.startswith("tutor.") for name in one)
     for name in one:
         assert torch.equal(one[name], other[name]), name
+
+
+def test_a_slow_reward_is_asked_about_each_rendering_once():
+    asked = []
+
+    def slow(shown, prompts):
+        asked.append(len(prompts))
+        return redness(shown, prompts)
+
+    made = {}
+    for name, part in {"plain": RED, "cached": Cached(as_reward(slow))}.items():
+        o = begun(teach=teach(rewards={"red": part}, source="scene", every=1))
+        taught = [report.taught for report in optimize(o)]
+        made[name] = taught, o.scene.splats().means
+    # A memory of three: six lessons, of which the first has nothing to compare and judges with the second.
+    assert asked == [2, 1, 1, 1, 1]
+    assert [one["learned"] for one in made["cached"][0]] == [one["learned"] for one in made["plain"][0]]
+    torch.testing.assert_close(made["cached"][1], made["plain"][1])
 
 
 def test_the_scenes_states_teach_the_prior_to_make_what_the_reward_prefers():
