@@ -4,7 +4,7 @@ Every recipe gets the processor seconds that the first one needs on a prompt: it
 was found to cost, lessons and searches included. Assets are examined as by ``rl3d evaluate``, on validation prompts, and by
 guards; above the figures stands what each recipe follows, which is no evidence for it. Recipes that draw alike from one prior
 get the same views, which are drawn once for all: their seconds count for each. Rows go to a file of JSON lines as they come,
-and a second call does what is missing; the table has paired bootstrap intervals against the first recipe, over prompts and seeds.
+and a second call does what is missing. The table has paired bootstrap intervals to the first recipe, over prompts and seeds.
 """
 
 from __future__ import annotations
