@@ -4,7 +4,8 @@ Every recipe gets the processor seconds that the first one needs on a prompt: it
 was found to cost, lessons and searches included. Assets are examined as by ``rl3d evaluate``, on validation prompts, and by
 guards; above the figures stands what each recipe follows, which is no evidence for it. Recipes that draw alike from one prior
 get the same views, which are drawn once for all: their seconds count for each. Rows go to a file of JSON lines as they come,
-and a second call does what is missing. The table has paired bootstrap intervals to the first recipe, over prompts and seeds.
+and a second call does what is missing; the table has paired bootstrap intervals against the first recipe, over prompts and
+seeds.
 """
 
 from __future__ import annotations
@@ -146,6 +147,21 @@ def affordable(steps: int, made: Made, budget: float) -> int:
     return max(10, round((budget - made.begun) * steps / (made.cpu_seconds - made.begun)))
 
 
+def paced(recipe: Recipe, prompt: str, budget: float, draws: Draws) -> tuple[int, float]:
+    """A recipe's steps that fit a budget, and the budget in processor seconds: without one, what its own steps take.
+
+    Whole assets are timed, since what comes and goes (lessons, searches, terms that begin late) is in no single step's price;
+    and once more with the steps found, among which it need not come as often.
+    """
+    warm_up(recipe, prompt)
+    made = make(recipe, prompt, 0, draws)
+    budget = budget or made.cpu_seconds
+    steps = affordable(recipe.steps, made, budget)
+    if steps != recipe.steps:
+        steps = affordable(steps, make(replace(recipe, steps=steps), prompt, 0, draws), budget)
+    return steps, budget
+
+
 def followed(recipe: Recipe) -> str:
     """What a recipe optimises or chooses by. It shows obedience, not quality, where it is measured of the result."""
     parts: dict[str, object] = {f"terms.{name}": term for name, term in recipe.terms.items()}
@@ -201,10 +217,10 @@ def table(rows: list[dict[str, Any]], names: tuple[str, ...]) -> tuple[str, dict
                 cells.append("-")
                 continue
             entry: dict[str, Any] = {"mean": float(own.mean())}
-            cells.append(f"{entry['mean']:.3f}")
+            cells.append(f"{entry['mean']:.4g}")
             if name != names[0]:
                 entry["against_first"] = low, high = bootstrap_interval(own - base)
-                cells[-1] += f" [{low:+.3f} {high:+.3f}]"
+                cells[-1] += f" [{low:+.3g} {high:+.3g}]"
             data[name][measure] = entry
         lines.append(f"{measure:18}" + "".join(f"{cell:>28}" for cell in cells))
     return "\n".join(lines), {"assets": len(common), "recipes": data}
@@ -219,13 +235,8 @@ def main(s: Settings) -> None:
     for name, recipe in recipes.items():
         known = next((row["steps"] for row in rows if row["recipe"] == name), None)
         if known is None:
-            warm_up(recipe, questions[0].prompt)
-            # What comes and goes (lessons, searches, terms that begin late) is in the price of a whole asset alone.
-            tried = make(recipe, questions[0].prompt, 0, draws)
-            budget = budget or tried.cpu_seconds
-            known = affordable(recipe.steps, tried, budget)
-            spent = f"{tried.begun:.1f} s to begin, {tried.cpu_seconds:.1f} s for {recipe.steps} steps"
-            print(f"{name}: {spent}; {known} steps in {budget:.1f} s; follows {followed(recipe)}", flush=True)
+            known, budget = paced(recipe, questions[0].prompt, budget, draws)
+            print(f"{name}: {known} of {recipe.steps} steps in {budget:.1f} s; follows {followed(recipe)}", flush=True)
         else:
             budget = budget or float(np.mean([row["cpu_seconds"] for row in rows if row["recipe"] == name]))
         recipes[name] = replace(recipe, steps=known)

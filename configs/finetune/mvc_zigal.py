@@ -20,17 +20,33 @@ recipe = Lesson(
         "Zhang et al. 2025, Refining Few-Step Text-to-Multiview Diffusion via Reinforcement Learning",
         "https://arxiv.org/abs/2505.20107",
         {
-            "weights.consistency": "a multiplier that rises while a constraint is missed",
-            "algorithm.sampling.steps": "8",
+            "weights.consistency": "a multiplier in [0, 5] that rises while a constraint is missed, over 1 + itself",
+            "weights.views": "1, over 1 + that multiplier",
+            "rewards.views": "PickScore, of each view",
+            "rewards.consistency": "HyperScore, of all views",
+            "rig.views": "6",
+            "algorithm.sampling.steps": "8, of a latent consistency model",
+            "algorithm.sampling.guidance": "7",
+            "algorithm.group": "pairs",
             "algorithm.clip": "1e-4",
             "algorithm.clip_advantage": "10",
-            "algorithm.sampling.guidance": "7",
             "adapt.rank": "16",
             "rate": "5e-5",
         },
         (
-            "Advantages are of groups, not regressed on pairs of a plain sample and one refined by its zigzag sampling.",
-            "The weight of consistency is fixed, where the paper has a Lagrange multiplier.",
+            "The prior is the embedded one with 8 steps of ancestral sampling, where the paper refines a few-step model of "
+            "single images with a multi-view adapter.",
+            "Groups of six plain samples stand in for the paper's pairs of a plain sample and one whose first step zigzags "
+            "(denoised, inverted and denoised again): no sample is drawn by a better sampler than the one that learns.",
+            "A clipped policy gradient with the group's advantage stands in for the paper's regression of a pair's difference "
+            "of log-ratios on its difference of advantages; so there is no self-refinement by the zigzag.",
+            "The two advantages are normalised within each group and summed, where the paper's are of the batch and weighed to "
+            "a sum of 1.",
+            "The weight of consistency is fixed at 1, where the paper's is the Lagrange multiplier of a constraint: "
+            "consistency is to be no less than its running mean.",
+            "The embedded encoder stands in for the reward of single views, and the colours of a quick fit of splats for that "
+            "of all views.",
+            "Half of the steps are learned from.",
         ),
     ),
 )

@@ -98,6 +98,19 @@ def test_steps_are_those_that_fit_into_the_time():
     assert bench.affordable(200, made, 5.0) == 10
 
 
+def test_a_recipe_is_given_the_steps_that_take_as_long_as_the_first(monkeypatch):
+    def made(recipe, prompt, seed, draws):
+        # A step takes a second, and every tenth one a lesson of five.
+        return bench.Made(None, 10.0, 10.0 + recipe.steps + 5.0 * (recipe.steps // 10), 0.0)
+
+    monkeypatch.setattr(bench, "make", made)
+    assert bench.paced(replace(PLAIN, steps=200), "a red mug", 0.0, None) == (200, 310.0)
+    steps, budget = bench.paced(replace(PLAIN, steps=400), "a red mug", 310.0, None)
+    assert (steps, budget) == (200, 310.0)
+    # Nine steps have no lesson, and fifteen one.
+    assert bench.paced(replace(PLAIN, steps=200), "a red mug", 30.0, None)[0] in (14, 15)
+
+
 def test_what_a_recipe_follows_is_named():
     said = {
         name: bench.followed(load_recipe(recipe_file(name))) for name in ("default", "reward", "both", "mvdream", "best_of_n")
