@@ -19,8 +19,9 @@ import numpy as np
 import torch
 import tyro
 
-from rl3d.evaluate.benchmark import Examiner, Question, prompt_set, read_questions
+from rl3d.evaluate.benchmark import Examiner
 from rl3d.evaluate.metrics import bootstrap_interval
+from rl3d.evaluate.worlds import Question, prompt_set, read_questions
 from rl3d.generate import evaluation_cameras
 from rl3d.recipe import Recipe, load_recipe, recipe_file
 from rl3d.rewards.clip import Clip
