@@ -19,8 +19,8 @@ import torch
 import tyro
 
 from rl3d.cameras import Orbit
-from rl3d.evaluate.benchmark import Question, prompt_set, read_questions
 from rl3d.evaluate.metrics import bootstrap_interval, frechet, rank, spread
+from rl3d.evaluate.worlds import Question, prompt_set, read_questions
 from rl3d.finetune import KEPT, Team, begin, finetune, restore, state
 from rl3d.lesson import Lesson, lesson_file, load_lesson
 from rl3d.priors.sampling import Streams, sample_views

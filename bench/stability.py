@@ -18,8 +18,9 @@ import numpy as np
 import torch
 import tyro
 
-from rl3d.evaluate.benchmark import Examiner, Question, prompt_set, read_questions
+from rl3d.evaluate.benchmark import Examiner
 from rl3d.evaluate.metrics import bootstrap_interval, silhouette_iou
+from rl3d.evaluate.worlds import Question, prompt_set, read_questions
 from rl3d.export.ply import read_ply, write_ply
 from rl3d.generate import evaluation_cameras
 from rl3d.optimize import begin, optimize
