@@ -31,8 +31,8 @@ import tyro
 from torch import Tensor, nn
 
 from rl3d.cameras import Orbit
-from rl3d.evaluate.benchmark import Question, prompt_set, read_questions
 from rl3d.evaluate.metrics import bootstrap_interval, frechet, rank, spread
+from rl3d.evaluate.worlds import Question, prompt_set, read_questions
 from rl3d.files import write_whole
 from rl3d.finetune import KEPT, Teaching, Team, begin, finetune, look, restore, state
 from rl3d.lesson import Lesson, Toys, lesson_file, load_lesson

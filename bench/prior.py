@@ -19,8 +19,8 @@ import torch
 import tyro
 
 from rl3d.cameras import Orbit
-from rl3d.evaluate.benchmark import Question, prompt_set, read_questions, true_views
 from rl3d.evaluate.metrics import rank
+from rl3d.evaluate.worlds import Question, ToyWorld, prompt_set, read_questions
 from rl3d.export.pictures import png_bytes, sheet, to_uint8
 from rl3d.priors.embedded import Embedded
 from rl3d.priors.sampling import sample_views
@@ -78,7 +78,7 @@ def main(s: Settings) -> None:
     prior = Embedded(folder=str(s.prior or "prior"), lora=str(s.lora or "")).build()
     judges = {"encoder": Clip(s.encoder).build(), "judge": Clip(s.judge).build()}
     cameras = Orbit(s.views, s.elevation_deg, 15.0, size=prior.info.size).cameras()
-    truths = [true_views(q.spec, cameras, zlib.crc32(q.prompt.encode()), 1)[0][0] for q in questions]
+    truths = [ToyWorld().truths(q, cameras, zlib.crc32(q.prompt.encode()), 1)[0].views for q in questions]
     sets = {"true renders": (concatenated(truths, cameras), 0.0)}
     for guidance in s.guidance:
         rng, parts, start = torch.Generator().manual_seed(0), [], time.perf_counter()

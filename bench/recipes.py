@@ -25,8 +25,9 @@ import tyro
 from torch import Tensor
 
 from rl3d import optimize as single
-from rl3d.evaluate.benchmark import Examiner, Question, prompt_set, read_questions
+from rl3d.evaluate.benchmark import Examiner
 from rl3d.evaluate.metrics import bootstrap_interval
+from rl3d.evaluate.worlds import Question, prompt_set, read_questions
 from rl3d.generate import evaluation_cameras
 from rl3d.optimize import Optimization
 from rl3d.protocols import Shown, Situation

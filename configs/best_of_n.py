@@ -13,7 +13,7 @@ recipe = replace(
     paper=Paper(
         "Jamieson & Talwalkar 2016, Non-stochastic Best Arm Identification and Hyperparameter Optimization",
         "https://arxiv.org/abs/1502.07943",
-        {"search.seeds": "any", "search.until": "1"},
+        {"search.until": "1 (the whole budget)"},
         ("Rounds are of equal length, not of equal cost, and the last scene goes on to the end.",),
     ),
 )

@@ -12,7 +12,7 @@ recipe = replace(
     about="the default, distilling from the preferred of two noises, away from the other (after DreamDPO)",
     terms={**default.terms, "distill": Prefer(gap=0.01, start=0.3)},
     paper=Paper(
-        "Zhou et al. 2025, DreamDPO: Aligning Text-to-3D Generation with Human Preferences via DPO",
+        "Zhou et al. 2025, DreamDPO: Aligning Text-to-3D Generation with Human Preferences via Direct Preference Optimization",
         "https://arxiv.org/abs/2502.04370",
         {
             "terms.distill.gap": "0.01 (with HPSv2; 0 in the code)",

@@ -23,10 +23,11 @@ recipe = replace(
             "terms.reward.start": "0.6 (or 0.1)",
             "terms.clean.t_max": "0.1 (or 0.3) of the steps of diffusion",
             "ratios.reward": "0.6 (or 0.3), by the numbers of digits of the losses",
-            "steps": "10 000",
+            "steps": "10 000 (or 10 400)",
         },
         (
             "Weights are ratios of gradient norms, where the paper's code compares numbers of digits.",
+            "Both rewards climb at every step, where its code takes the clean picture at low noise and else the rendering.",
             "No last phase of the reward alone, and no ceiling on it.",
             "The reward judges views one by one, not four together.",
         ),

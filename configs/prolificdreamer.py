@@ -12,14 +12,15 @@ recipe = replace(
     about="the default, with variational score distillation by a low-rank adapter (after ProlificDreamer)",
     terms={**default.terms, "distill": Variational()},
     paper=Paper(
-        "Wang et al. 2023, ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with VSD",
+        "Wang et al. 2023, ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation "
+        "with Variational Score Distillation",
         "https://arxiv.org/abs/2305.16213",
         {
-            "terms.distill.form": "noise",
+            "terms.distill.form": "noise, w = sigma^2",
             "terms.distill.guidance": "7.5",
             "terms.distill.rate": "1e-4",
             "terms.distill.t_max": "0.98",
-            "terms.distill.t_end": "0.5",
+            "terms.distill.t_end": "0.5 after 5000 steps",
             "terms.distill.t_min": "0.02",
             "steps": "25 000, and two stages more",
         },

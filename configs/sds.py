@@ -16,11 +16,11 @@ recipe = Recipe(
         "https://arxiv.org/abs/2209.14988",
         {
             "terms.distill.form": "noise, w = sigma^2",
-            "terms.distill.guidance": "100",
+            "terms.distill.guidance": "101 (the paper's 100 counts on top of the conditional)",
             "terms.distill.t_max": "0.98",
             "terms.distill.t_end": "0.98",
             "terms.distill.t_min": "0.02",
-            "rig.views": "1",
+            "rig.views": "4, each shown alone",
             "steps": "15 000",
         },
         (

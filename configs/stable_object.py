@@ -21,12 +21,14 @@ recipe = replace(
     },
     ratios={"stands": 1.5, "drop": 1.5},
     paper=Paper(
-        "Chen et al. 2024, Atlas3D: Physically Constrained Self-Supporting Text-to-3D (and Li et al. 2025, DSO, for the test)",
+        "Chen et al. 2024, Atlas3D: Physically Constrained Self-Supporting Text-to-3D for Simulation and Fabrication "
+        "(and Li et al. 2025, DSO, https://arxiv.org/abs/2503.22677, for the test)",
         "https://arxiv.org/abs/2405.18515",
         {"terms.drop.reward.seconds": "10 (DSO)", "terms.drop.reward.step": "0.001 s (DSO)"},
         (
             "The simulator is a black box, and evolution strategies follow it; Atlas3D differentiates through its own.",
-            "In the loop the convex hull stands for the object; judge with physics.Drop(), whose pieces are many.",
+            "In the loop the convex hull stands for the object, as in DSO's code; judge with physics.Drop(), of many pieces.",
+            "Only the tilt counts, where DSO's code counts turns about the vertical, too.",
         ),
     ),
 )

@@ -82,10 +82,11 @@ def advantages(
 
     Summing after normalisation keeps the reward with the largest variance from drowning the others. ``spread`` is what each
     reward is divided by: the deviation in its group (Shao et al. 2024, "DeepSeekMath", sec. 4.1.2), that of the deviations from
-    the baselines over the whole batch (what Flow-GRPO's code does; groups keep their weight), or nothing, for those whose
-    optimum depends on the scale of the reward. ``baseline="leave_one_out"`` leaves a sample out of its own mean, which makes
-    the gradient unbiased. Samples that a reward could not judge count nowhere; groups in which no reward varies by more than
-    ``least`` are dropped, since they would add noise only. Equivariant to the order of samples, up to rounding.
+    the baselines over the whole batch (so groups keep their weight; Flow-GRPO's code takes that of the batch's rewards, where
+    prompts' own levels count, too), or nothing, for those whose optimum depends on the scale of the reward.
+    ``baseline="leave_one_out"`` leaves a sample out of its own mean, which makes the gradient unbiased. Samples that a reward
+    could not judge count nowhere; groups in which no reward varies by more than ``least`` are dropped, since they would add
+    noise only. Equivariant to the order of samples, up to rounding.
     """
     if clip is not None and clip <= 0:
         raise ValueError(f"advantages are clipped to [-clip, clip]; got clip {clip}; take a positive one or None")

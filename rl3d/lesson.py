@@ -14,7 +14,7 @@ import torch
 
 from rl3d.algorithms.common import Algorithm
 from rl3d.cameras import RandomOrbit
-from rl3d.evaluate.benchmark import prompt_set, read_questions
+from rl3d.evaluate.worlds import prompt_set, read_questions
 from rl3d.priors.embedded import Embedded
 from rl3d.priors.lora import Full, Lora
 from rl3d.priors.sampling import seed_from

@@ -87,7 +87,7 @@ def exploration(
 ) -> Float[Tensor, "n 3"]:
     """Standard normal noise as steps of Gaussians' centres: along their extent, and only where they are nearly transparent.
 
-    Kheradmand et al. (2024), eq. 8: covariance times noise times sigmoid(-100 (opacity - 0.005)).
+    As Kheradmand et al. (2024) have it in their code: covariance times noise times sigmoid(-100 (opacity - 0.005)).
     """
     rotation = rotation_from_quat(quats)
     along = scales.square() * (rotation.mT @ noise[..., None])[..., 0]

@@ -17,7 +17,7 @@ from rl3d.rewards.clip import Clip
 from rl3d.rewards.consistency import Normals
 from rl3d.rewards.guards import Area, ColourEntropy, Sharpness
 from rl3d.rewards.physics import Drop, Stands
-from rl3d.rewards.shape import Closed, Decided, Pieces, Printable, Symmetric, Thick, Whole
+from rl3d.rewards.shape import Closed, Decided, Pieces, Printable, Symmetric, Thick, Undercut, Whole
 from rl3d.rewards.trained import Trained
 from rl3d.rewards.verify import Verified
 from rl3d.types import Prompt
@@ -38,6 +38,7 @@ PLAIN: dict[str, RewardPart] = {
     "closed": Closed(),
     "pieces": Pieces(),
     "printable": Printable(),
+    "undercut": Undercut(),
     "verified": Verified(),
 }
 """Words of the command line for rewards that need nothing more said."""

@@ -167,7 +167,7 @@ class FromFile:
         corners = torch.from_numpy(np.asarray(mesh.triangles, np.float32).copy())
         areas = torch.from_numpy(np.asarray(mesh.area_faces, np.float32).copy())
         face = torch.multinomial(areas, self.limit, replacement=True, generator=rng)
-        # Uniform on a triangle: Osada et al. 2002, "Shape Distributions", eq. 1.
+        # Uniform on a triangle: Osada et al. 2002, "Shape Distributions".
         root, along = torch.rand(self.limit, generator=rng).sqrt(), torch.rand(self.limit, generator=rng)
         weight = torch.stack([1 - root, root * (1 - along), root * along], 1)
         points = (weight[..., None] * corners[face]).sum(1)

@@ -166,7 +166,7 @@ def test_listed_prompts_are_each_seen_once_in_a_pass():
 
 
 def test_what_is_held_out_cannot_teach():
-    from rl3d.evaluate.benchmark import prompt_set, read_questions
+    from rl3d.evaluate.worlds import prompt_set, read_questions
 
     held = read_questions(prompt_set("validation"))[0].prompt
     with pytest.raises(ValueError, match="held out"):

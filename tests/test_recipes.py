@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rl3d.__main__ import main
-from rl3d.evaluate.benchmark import prompt_set, read_questions
+from rl3d.evaluate.worlds import prompt_set, read_questions
 from rl3d.priors.embedded import Embedded
 from rl3d.recipe import comparison, cost, describe, load_recipe, setting
 from rl3d.search import begin, optimize, restore, state

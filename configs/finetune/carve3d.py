@@ -19,10 +19,20 @@ recipe = Lesson(
     paper=Paper(
         "Xie et al. 2023, Carve3D: Improving Multi-view Reconstruction Consistency for Diffusion Models with RL Finetuning",
         "https://arxiv.org/abs/2312.13980",
-        {"algorithm.sampling.steps": "20 or more", "adapt.rank": "4", "updates": "1", "batch": "hundreds"},
+        {
+            "algorithm.sampling.steps": "100",
+            "algorithm.sampling.guidance": "5",
+            "algorithm.clip": "1e-4",
+            "algorithm.clip_advantage": "5",
+            "algorithm.fraction": "1",
+            "adapt.rank": "4",
+            "batch": "768 samples of 30 prompts",
+            "updates": "1",
+            "rate": "3e-4",
+        },
         (
             "A quick fit of splats takes the place of the reconstruction model, and colours that of LPIPS.",
-            "The KL is exact at each step, where the paper's is estimated.",
+            "The KL is exact at each step and part of the loss; its code takes an estimate, normalised, off the advantage.",
         ),
     ),
 )

@@ -16,7 +16,14 @@ recipe = Lesson(
     paper=Paper(
         "Black et al. 2023, Training Diffusion Models with Reinforcement Learning",
         "https://arxiv.org/abs/2305.13301",
-        {"algorithm.sampling.steps": "50", "algorithm.clip": "1e-4", "algorithm.fraction": "1", "rate": "1e-5 (3e-4 for LoRA)"},
+        {
+            "algorithm.sampling.steps": "50",
+            "algorithm.sampling.guidance": "5",
+            "algorithm.clip": "1e-4",
+            "algorithm.fraction": "1",
+            "updates": "4 (2 or 4 in its code)",
+            "rate": "1e-5 (3e-4 for LoRA)",
+        },
         (
             "No guidance, in sampling or in the policy.",
             "Half of the steps are learned from; each prompt comes once, so that rewards are compared with those of the unit.",

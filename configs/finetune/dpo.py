@@ -24,13 +24,13 @@ recipe = Lesson(
         "Wallace et al. 2024, Diffusion Model Alignment Using Direct Preference Optimization",
         "https://arxiv.org/abs/2311.12908",
         {
-            "algorithm.beta": "2000 to 5000, for errors of the noise",
+            "algorithm.beta": "2000 (SD 1.5) or 5000 (SDXL), for errors of the noise",
             "algorithm.refresh": "never",
             "algorithm.group": "pairs",
         },
         (
             "Pairs are drawn from the policy and chosen by the embedded reward.",
-            "The reference is renewed every 40 steps.",
+            "The reference is renewed every 40 steps, as in the online variant that Flow-GRPO compares with.",
         ),
     ),
 )

@@ -16,7 +16,7 @@ recipe = Lesson(
     paper=Paper(
         "Clark et al. 2024, Directly Fine-Tuning Diffusion Models on Differentiable Rewards",
         "https://arxiv.org/abs/2309.17400",
-        {"algorithm.last": "1", "algorithm.sampling.steps": "50", "adapt.rank": "8", "batch": "16", "rate": "4e-4"},
+        {"algorithm.last": "1"},
         (
             "The reward looks at all views of a sample, and is the embedded encoder, not an aesthetic score.",
             "It stops when a guard falls while the reward rises.",

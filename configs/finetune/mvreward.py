@@ -1,4 +1,4 @@
-"""MVReward's tuning: ReFL with a reward that looks at all views."""
+"""After MVReward: ReFL with a reward that looks at all views."""
 
 from rl3d.algorithms.backprop import Refl
 from rl3d.lesson import Lesson
@@ -19,9 +19,10 @@ recipe = Lesson(
     paper=Paper(
         "Wang et al. 2024, MVReward: Better Aligning and Evaluating Multi-View Diffusion Models with Human Preferences",
         "https://arxiv.org/abs/2412.06614",
-        {"algorithm.margin": "one of its own", "rewards.joint": "a model of human preferences over sets of views"},
+        {"rewards.joint": "a model of human preferences over sets of views"},
         (
             "The reward is the embedded encoder's, on the mean embedding of the views: no model of preferences is needed.",
+            "How the paper tunes was not published as code; here it is ReFL, without a margin.",
             "Each view's own score is added at half the weight.",
         ),
     ),

@@ -17,10 +17,19 @@ recipe = Lesson(
     paper=Paper(
         "Zheng et al. 2025, DiffusionNFT: Online Diffusion Reinforcement with Forward Process",
         "https://arxiv.org/abs/2509.16117",
-        {"algorithm.group": "24", "algorithm.beta": "1", "algorithm.limit": "5", "algorithm.sampling.guidance": "1"},
+        {
+            "algorithm.group": "24",
+            "algorithm.beta": "1 (0.1 for text in pictures, and for several rewards)",
+            "algorithm.limit": "5",
+            "algorithm.anchor": "1e-4",
+            "algorithm.follow": "0.001",
+            "algorithm.sampling.steps": "10 (25 for several rewards)",
+            "algorithm.sampling.guidance": "1",
+            "rate": "3e-4",
+        },
         (
             "Samples are drawn with guidance, and the conditional model learns from them.",
-            "Advantages are cut at 2 deviations, since groups are small.",
+            "Advantages are cut at 2 deviations, since groups are small; its code takes the deviation of the batch.",
         ),
     ),
 )

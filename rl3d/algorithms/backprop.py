@@ -129,7 +129,7 @@ def align_prop(sampling: Sampling = ODE, most: int | None = None) -> Draft:
 
 
 def draft_lv(sampling: Sampling = ODE, copies: int = 2) -> Draft:
-    """DRaFT-LV, with the two copies of the paper."""
+    """DRaFT-LV, with two copies."""
     return Draft(sampling, last=1, copies=copies)
 
 

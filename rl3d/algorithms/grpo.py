@@ -40,8 +40,8 @@ class Window:
 class Grpo:
     """Compare the samples of a prompt with each other, and prefer the better ones.
 
-    The advantage is (R - mean) / std within the group, reward by reward, then summed. ``spread="batch"`` divides by the
-    deviation over the batch, as Flow-GRPO's code does where its paper has the group's. The KL is exactly that of the steps'
+    The advantage is (R - mean) / std within the group, reward by reward, then summed. ``spread="batch"`` divides by one
+    deviation for the batch, as Flow-GRPO's code does where its paper has the group's. The KL is exactly that of the steps'
     normal distributions, which Flow-GRPO's paper has too; its code leaves the step size dt out of the variance, so its beta .04
     at 10 steps is .004 here. A group whose samples all got the same is dropped (Yu et al. 2025, "DAPO").
     """

@@ -1,4 +1,6 @@
-"""Liang et al. 2024, "Step-aware Preference Optimization" (SPO), arXiv 2406.04314."""
+"""Liang et al. 2024, "Aesthetic Post-Training Diffusion Models from Generic Preferences with Step-by-step Preference
+Optimization" (SPO), arXiv 2406.04314.
+"""
 
 from __future__ import annotations
 

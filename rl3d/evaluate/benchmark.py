@@ -2,68 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import zlib
-from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
 from rl3d.evaluate.metrics import azimuth_errors_deg, chamfer, rank, silhouette_iou
+from rl3d.evaluate.worlds import Question, ToyWorld, Truth, World, surface_points
 from rl3d.export.mesh import to_mesh
 from rl3d.render.gaussians import look_at
 from rl3d.rewards.clip import ClipReward
-from rl3d.toybox import assemble, grammar, pools
-from rl3d.toybox.dataset import spec_from_dict
-from rl3d.toybox.kinds import KINDS
-from rl3d.toybox.render import render
-from rl3d.toybox.things import Spec
 from rl3d.types import Cameras, Splats, Views
 
 INSTANCES = 5
 """True objects that an asset is compared with; the closest counts."""
-POINTS = 2000
-"""Surface samples of each object, for distances."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """A held-out prompt, and the exact attributes of what it asks for."""
-
-    prompt: str
-    spec: Spec
-
-
-def read_questions(path: Path) -> list[Question]:
-    """Read a prompt set: JSON lines with ``prompt`` and ``spec``."""
-    questions = []
-    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            questions.append(Question(record["prompt"], spec_from_dict(record["spec"])))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f'{path}, line {number}: {error!r}; each line is {{"prompt": ..., "spec": ...}}, as in rl3d/toybox/prompts'
-            ) from None
-    if not questions:
-        raise ValueError(f"{path} holds no prompts")
-    return questions
-
-
-def prompt_set(name: str) -> Path:
-    """The file of the "validation" or the sealed "test" prompts."""
-    return Path(str(resources.files("rl3d.toybox") / "prompts" / f"{name}.txt"))
-
-
-def true_views(spec: Spec, cameras: Cameras, seed: int, count: int) -> tuple[list[Views], list[assemble.Toy]]:
-    """Renders of ``count`` true objects; the toybox's instances at evaluation have seeds that no training uses."""
-    toys = [assemble.build(spec, np.random.default_rng([seed, i, 0xE7A1])) for i in range(count)]
-    return [render(toy, cameras) for toy in toys], toys
 
 
 @dataclass(frozen=True)
@@ -73,40 +28,64 @@ class Examiner:
     judges: dict[str, ClipReward]
     """By name; "judge" is the one that was never a training signal."""
     cameras: Cameras
+    world: World = field(default_factory=ToyWorld)
+    pool: int = 100
+    """Captions among which a judge must find the right one; a fifth of them are near misses."""
+
+    def check(self) -> None:
+        """Refuse judges (``ValueError``) that cannot read their world's words: they would be blind to what is said."""
+        for name, model in self.judges.items():
+            refuse_unread(f"the {name}", model.unread(self.world.language.vocabulary()), self.world)
 
     @torch.no_grad()
     def examine(self, question: Question, splats: Splats) -> dict[str, Any]:
-        """All measures of one asset, and of a true object in its place (under "true_...")."""
-        spec, seed = question.spec, zlib.crc32(question.prompt.encode())
-        claims = [grammar.canonical(s) for s in pools.pool(spec, np.random.default_rng(seed), size=100, near=20)]
+        """All measures of one asset, and of a true object in its place (under "true_...") where the world has one."""
         look = look_at(splats)
-        views = look(self.cameras)
-        truths, toys = true_views(spec, self.cameras, seed, INSTANCES)
-        found: dict[str, Any] = {}
+        views, seed = look(self.cameras), _seed(question)
+        truths = self.truths(question)
+        found = self._ranks(question, views, truths[0].views if truths else None)
+        if truths:
+            found |= _likeness(views, [truth.views for truth in truths])
+            clouds = [truth.points for truth in truths]
+            try:
+                own = surface_points(to_mesh(look), seed)
+                found["chamfer"] = min(chamfer(own, cloud) for cloud in clouds)
+            except ValueError:
+                found["chamfer"] = None
+            found["true_chamfer"] = min((chamfer(clouds[0], cloud) for cloud in clouds[1:]), default=None)
+        if self.world.front(question.spec):
+            found |= self._janus(views, [truth.views for truth in truths])
+        return found
+
+    def truths(self, question: Question) -> list[Truth]:
+        """True objects of what is asked for, always the same."""
+        return self.world.truths(question, self.cameras, _seed(question), INSTANCES)
+
+    def _ranks(self, question: Question, views: Views, truth: Views | None) -> dict[str, Any]:
+        """Which captions the judges choose; and where the world has a word for it that is never taught, how that one does."""
+        language, spec = self.world.language, question.spec
+        pool = language.pool(spec, np.random.default_rng(_seed(question)), size=self.pool, near=self.pool // 5)
+        claims, untaught = [language.canonical(claim) for claim in pool], self.world.untaught(spec)
+        found: dict[str, Any] = {"pool": len(claims)}
         for name, model in self.judges.items():
             texts = model.embed_text(claims)
-            image, truth = model.embed_views(views, background=0.8)[0], model.embed_views(truths[0], background=0.8)[0]
+            image = model.embed_views(views, background=0.8)[0]
             place = rank(image, texts)
-            found |= {
-                f"{name}_r1": float(place == 0),
-                f"{name}_r5": float(place < 5),
-                f"true_{name}_r1": float(rank(truth, texts) == 0),
-            }
-            found |= {f"{name}_score": float((image @ texts[0]).mean()), f"true_{name}_score": float((truth @ texts[0]).mean())}
+            found |= {f"{name}_r1": float(place == 0), f"{name}_r5": float(place < 5)}
+            found[f"{name}_score"] = float((image @ texts[0]).mean())
             if place:
                 similarity = texts @ torch.nn.functional.normalize(image.mean(0), dim=0)
                 found[f"{name}_mistook_for"] = claims[int(similarity.argmax())]
-        found["iou"] = max(float(silhouette_iou(views, truth)) for truth in truths)
-        found["true_iou"] = max(float(silhouette_iou(truths[0], truth)) for truth in truths[1:])
-        clouds = [_surface_points(toy.mesh(), seed) for toy in toys]
-        try:
-            own = _surface_points(to_mesh(look), seed)
-            found["chamfer"] = min(chamfer(own, cloud) for cloud in clouds)
-        except ValueError:
-            found["chamfer"] = None
-        found["true_chamfer"] = min(chamfer(clouds[0], cloud) for cloud in clouds[1:])
-        if len(spec.items) == 1 and spec.items[0].count == 1 and KINDS[spec.items[0].kind].front:
-            found |= self._janus(views, truths)
+            seen = {"": image}
+            if truth is not None:
+                true = seen["true_"] = model.embed_views(truth, background=0.8)[0]
+                found[f"true_{name}_r1"] = float(rank(true, texts) == 0)
+                found[f"true_{name}_score"] = float((true @ texts[0]).mean())
+            if untaught is not None:
+                others = torch.cat([model.embed_text([untaught]), texts[1:]])
+                for whose, embedded in seen.items():
+                    found[f"{whose}{name}_taught_r1"] = found[f"{whose}{name}_r1"]
+                    found[f"{whose}{name}_untaught_r1"] = float(rank(embedded, others) == 0)
         return found
 
     def _janus(self, views: Views, truths: list[Views]) -> dict[str, float]:
@@ -119,12 +98,23 @@ class Examiner:
         return {"azimuth_error_deg": float(own.mean()), "true_azimuth_error_deg": float(true.mean())}
 
 
-def _surface_points(mesh, seed: int) -> torch.Tensor:
-    """Points spread evenly over a mesh's surface."""
-    import trimesh
+def _seed(question: Question) -> int:
+    return zlib.crc32(question.prompt.encode())
 
-    points, _ = trimesh.sample.sample_surface(mesh, POINTS, seed=seed)  # pyright: ignore[reportAssignmentType]
-    return torch.from_numpy(np.asarray(points, np.float32))
+
+def _likeness(views: Views, truths: Sequence[Views]) -> dict[str, float | None]:
+    """How well the silhouette fits the closest true object; and one true object the closest of the others, if there are any."""
+    true = [float(silhouette_iou(truths[0], truth)) for truth in truths[1:]]
+    return {"iou": max(float(silhouette_iou(views, truth)) for truth in truths), "true_iou": max(true, default=None)}
+
+
+def refuse_unread(who: str, words: Iterable[str], world: World) -> None:
+    """Raise ``ValueError`` if a model lacks words of a world."""
+    if lacking := sorted(words):
+        raise ValueError(
+            f"{who} lacks {len(lacking)} words of the world {world.name!r} ({', '.join(lacking[:5])}...), so its figures "
+            "would say nothing: train models on this world (`rl3d world train`), and name their folder with RL3D_WEIGHTS=FOLDER"
+        )
 
 
 ROWS = (
@@ -135,6 +125,8 @@ ROWS = (
     ("silhouette IoU", "iou", "true_iou", "{:.3f}"),
     ("Chamfer distance", "chamfer", "true_chamfer", "{:.4f}"),
     ("azimuth error, deg", "azimuth_error_deg", "true_azimuth_error_deg", "{:.1f}"),
+    ("judge R@1, taught word", "judge_taught_r1", "true_judge_taught_r1", "{:.1%}"),
+    ("judge R@1, untaught word", "judge_untaught_r1", "true_judge_untaught_r1", "{:.1%}"),
     ("seconds", "seconds", None, "{:.1f}"),
     ("peak memory, GB", "peak_memory_gb", None, "{:.2f}"),
 )
@@ -151,10 +143,12 @@ def summarize(records: list[dict[str, Any]]) -> dict[str, tuple[float | None, fl
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """The summary as text: assets beside true renders."""
-    lines = [f"{'':20}{'assets':>10}{'true':>10}"]
+    """The summary as text: assets beside true renders. What was measured nowhere is left out."""
+    lines = [f"{'':26}{'assets':>10}{'true':>10}"]
     for (title, (own, true)), (*_, form) in zip(summarize(records).items(), ROWS, strict=True):
+        if own is None and true is None:
+            continue
         lines.append(
-            f"{title:20}{'-' if own is None else form.format(own):>10}{'-' if true is None else form.format(true):>10}"
+            f"{title:26}{'-' if own is None else form.format(own):>10}{'-' if true is None else form.format(true):>10}"
         )
     return "\n".join(lines)

@@ -36,7 +36,7 @@ def spread(features: Float[Tensor, "n d"]) -> float:
 def frechet(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
     """Squared Frechet distance of normal distributions fitted to two sets of features.
 
-    |mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) (Heusel et al. 2017, eq. 6). Biased upwards where there are few
+    |mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) (Heusel et al. 2017). Biased upwards where there are few
     samples, so only sets of one size can be compared. In float64; at least 0.
     """
     if min(len(a), len(b)) < 2:

@@ -12,6 +12,8 @@ from diffusers.loaders import PeftAdapterMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rl3d.priors.words import SPECIAL
+
 FEATURES = 16
 """Frequencies that describe a noise time."""
 ANGLES = torch.tensor([1.0, 2.0, 4.0])
@@ -19,7 +21,7 @@ ANGLES = torch.tensor([1.0, 2.0, 4.0])
 
 
 class Attention(nn.Module):
-    """Self-attention within groups of tokens, with normalised queries and keys (Dehghani et al. 2023, sec. 2)."""
+    """Self-attention within groups of tokens, with normalised queries and keys (Dehghani et al. 2023)."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -200,7 +202,7 @@ class MultiviewTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
 def repatched(net: MultiviewTransformer, patch: int) -> MultiviewTransformer:
     """A copy that cuts views into patches of another size, with what it knows of patches and places resized.
 
-    After Beyer et al. 2023, "FlexiViT", sec. 3.3, with plain interpolation: so a network learns what words mean on few large
+    After Beyer et al. 2023, "FlexiViT", with plain interpolation: so a network learns what words mean on few large
     patches, cheaply, before it learns details on many small ones.
     """
     old, channels, side = net.config["patch"], net.config["channels"], net.config["size"]
@@ -222,6 +224,24 @@ def repatched(net: MultiviewTransformer, patch: int) -> MultiviewTransformer:
     state["positions"] = resized(places, side // patch)[0].flatten(1).T.contiguous()
     assert isinstance(copy, MultiviewTransformer)
     copy.load_state_dict(state)
+    return copy
+
+
+def reworded(net: MultiviewTransformer, words: int, rng: torch.Generator) -> MultiviewTransformer:
+    """A copy that knows more words, ``words`` of them in all; the first ones are those that it knows.
+
+    What a new word means is drawn from the normal distribution of what known ones mean. The unknown word would not do: no
+    caption of a training has it, so that it shrank to a sixth of a word's length, and means nothing.
+    """
+    known = net.text.words.weight.detach()
+    if words < len(known):
+        raise ValueError(f"a network of {len(known)} words cannot forget any: ask for more words, not {words}")
+    copy = MultiviewTransformer.from_config({**net.config, "words": words})
+    drawn = torch.randn(words - len(known), known.shape[1], generator=rng)
+    taught = known[len(SPECIAL) :]
+    added = taught.mean(0) + taught.std(0, unbiased=False) * drawn
+    assert isinstance(copy, MultiviewTransformer)
+    copy.load_state_dict(net.state_dict() | {"text.words.weight": torch.cat([known, added.to(known)])})
     return copy
 
 

@@ -21,7 +21,7 @@ def points_from_depth(depth: Float[Tensor, "b v h w 1"], cameras: Cameras) -> Fl
 def normals_from_depth(depth: Float[Tensor, "b v h w 1"], cameras: Cameras) -> Float[Tensor, "b v h w 3"]:
     """World-space unit normals of the surface that depth draws, facing the camera; 0 where depth or a neighbour's is 0.
 
-    They are the cross product of the differences of neighbouring points (Huang et al. 2024, "2D Gaussian Splatting", eq. 16),
+    They are the cross product of the differences of neighbouring points (Huang et al. 2024, "2D Gaussian Splatting", eq. 15),
     central ones but for the image's edge. Differentiable.
     """
     points = points_from_depth(depth, cameras)

@@ -167,8 +167,7 @@ class Relocate:
     """Move dead Gaussians to where live ones are, add some up to a budget, and let faint ones explore.
 
     Kheradmand et al., "3D Gaussian Splatting as Markov Chain Monte Carlo" (2024): a dead Gaussian, and every new one, becomes a
-    copy of a live one drawn by opacity, and the copies share its light (eq. 9); after every step, centres are moved by noise
-    (eq. 8).
+    copy of a live one drawn by opacity, and the copies share its light (eq. 9); after every step, centres are moved by noise.
     """
 
     every: int = 50

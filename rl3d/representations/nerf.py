@@ -44,7 +44,7 @@ class Nerf:
     rate_network: float = 0.02
     occupancy_cells: int = 48
     occupancy_every: int = 8
-    """Steps between updates of the grid that tells empty space (Müller et al. 2022, appendix C)."""
+    """Steps between updates of the grid that tells empty space (Müller et al. 2022, appendix E)."""
     occupancy_decay: float = 0.8
     opaque: float = 0.02
     """Opacity of one sample's step below which a cell is empty."""

@@ -1,6 +1,6 @@
 """Aesthetic heads on CLIP features: how much people like a picture, whatever it shows.
 
-LAION's heads (Schuhmann et al. 2022, "LAION-5B", appendix): one linear layer (``sa_0_4_vit_l_14_linear.pth``), or five without
+LAION's heads (Schuhmann et al. 2022, "LAION-5B"): one linear layer (``sa_0_4_vit_l_14_linear.pth``), or five without
 anything between them (``sac+logos+ava1-l14-linearMSE.pth``), on embeddings of length 1.
 """
 

@@ -4,6 +4,7 @@ Visual Models From Natural Language Supervision"). Any model that open_clip load
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,6 +160,14 @@ class ClipReward(nn.Module):
         """Order texts for each sample, the best first, by the mean embedding of its views."""
         whole = F.normalize(self.embed_views(views, background).mean(1), dim=-1)
         return (whole @ self.embed_text(texts).T).argsort(-1, descending=True)
+
+    def unread(self, words: Iterable[str]) -> list[str]:
+        """The words that its tokenizer takes for the unknown word; none if it splits words until it knows their parts."""
+        unknown = getattr(getattr(self.tokenizer, "tokenizer", None), "unk_token_id", None)
+        listed = list(words)
+        if unknown is None or not listed:
+            return []
+        return [word for word, row in zip(listed, self.tokenizer(listed), strict=True) if (row == unknown).any()]
 
     @torch.no_grad()
     def embed_text(self, texts: list[str]) -> Float[Tensor, "n d"]:

@@ -209,7 +209,7 @@ class Combined(nn.Module):
 @dataclass(frozen=True)
 class Ensemble:
     """The mean of several rewards minus ``k`` standard deviations: what they disagree on does not pay (Coste et al. 2023,
-    "Reward Model Ensembles Help Mitigate Overoptimization", sec. 3.2, with the deviation in place of the variance).
+    "Reward Model Ensembles Help Mitigate Overoptimization", with the deviation in place of the variance).
     """
 
     parts: dict[str, Part]

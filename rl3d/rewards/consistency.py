@@ -37,7 +37,7 @@ class Reprojection:
 
     @property
     def info(self) -> RewardInfo:
-        source = "Schoenberger et al. 2016, 'Pixelwise View Selection', sec. 4.2 (forward-backward reprojection), for colour"
+        source = "Schoenberger et al. 2016, 'Pixelwise View Selection' (forward-backward reprojection), for colour"
         return closed_form("consistency:reprojection", "pixels", (-1.0, 0.0), source, "views", "depth")
 
     def build(self, device: torch.device | str = "cpu") -> Reprojection:
@@ -83,7 +83,7 @@ class Reprojection:
 class Normals:
     """How well rendered normals agree with those of the rendered depth: the mean cosine, in [-1, 1].
 
-    After Nabla-R2D3's depth-normal consistency (Liu et al. 2025, sec. 4.1). Counted where a pixel and its neighbours are
+    After Nabla-R2D3's depth-normal consistency (Liu et al. 2025). Counted where a pixel and its neighbours are
     covered and depth does not jump. Differentiable in the pixels (depth and normals), but not in what counts.
     """
 
@@ -126,7 +126,7 @@ def _eroded(mask: Bool[Tensor, "v h w 1"]) -> Bool[Tensor, "v h w 1"]:
 class Refit:
     """How like themselves views look when a scene is fitted to them and rendered again: what they disagree on is lost.
 
-    The idea of Carve3D's multi-view reconstruction consistency (Xie et al. 2023, sec. 4.1), with a quick fit of splats whose
+    The idea of Carve3D's multi-view reconstruction consistency (Xie et al. 2023), with a quick fit of splats whose
     colours do not change with the direction in place of its reconstruction model, and an encoder's features, or colours, in
     place of LPIPS. Both views are cropped to the square around the object. A black box.
     """

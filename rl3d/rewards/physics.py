@@ -88,7 +88,7 @@ def tipping_angle(points: Float[Tensor, "n 3"], center: Float[Tensor, "3"], *, c
 class Stands:
     """The angle in degrees by which an object must be tilted before it falls; negative where it falls by itself.
 
-    Static stability, as Atlas3D's (Chen et al. 2024, sec. 4) and "Make It Stand" (Prevost et al. 2013, sec. 3) have it: the
+    Static stability, as Atlas3D's (Chen et al. 2024) and "Make It Stand" (Prevost et al. 2013) have it: the
     centre of mass against the support polygon. Gaussians weigh what they show (a shell), and reach one standard deviation below
     their centres; fainter ones than one half neither weigh nor carry. A floater below the object carries it: guard with
     :class:`rl3d.rewards.shape.Whole`. Flat bases pay: guard with what the object should look like.
@@ -134,8 +134,9 @@ class Stands:
 class Drop:
     """How far an object stays upright when it is set on the ground and let go in MuJoCo: 1 - tilt / 180 degrees, in [0, 1].
 
-    As DSO has it (Li et al. 2025, sec. 4.1): the lowest point at the ground, ten seconds in steps of a millisecond; an object
-    whose final tilt is below 20 degrees stands (:func:`standing`). A black box; needs ``pip install 'rl3d[physics]'``.
+    As DSO's code has it (Li et al. 2025): the lowest point at the ground, ten seconds in steps of a millisecond; an object
+    whose final tilt is below 20 degrees stands (:func:`standing`). Only the tilt counts here, while that code counts turns
+    about the vertical, too. A black box; needs ``pip install 'rl3d[physics]'``.
 
     MuJoCo collides convex shapes alone. ``pieces="coacd"`` lets an approximate convex decomposition (Wei et al. 2022) stand for
     the mesh, so that a table has legs; ``pieces="hull"`` its convex hull, which is quick, and for which a table is a block.

@@ -60,7 +60,7 @@ class Hps:
 
 @dataclass(frozen=True)
 class PickScore:
-    """PickScore v1 (Kirstain et al. 2023, sec. 4): a CLIP-H in transformers' format, fine-tuned on choices of users."""
+    """PickScore v1 (Kirstain et al. 2023): a CLIP-H in transformers' format, fine-tuned on choices of users."""
 
     folder: str
     """With ``config.json`` and weights."""
@@ -144,7 +144,7 @@ def _level(background: Background) -> float | Tensor:
 
 @dataclass(frozen=True)
 class ImageReward:
-    """ImageReward v1.0 (Xu et al. 2023, sec. 3): BLIP, whose text tower looks at the picture, and a head."""
+    """ImageReward v1.0 (Xu et al. 2023, sec. 2): BLIP, whose text tower looks at the picture, and a head."""
 
     file: str
     """``ImageReward.pt``, or the same as safetensors. Its architecture is read off its shapes."""

@@ -226,6 +226,35 @@ class Printable:
         return judge_scenes(look(self.info, shown, prompts), one)
 
 
+@dataclass(frozen=True)
+class Undercut:
+    """The share of an object's shadow at noon that it does not stand on, in [0, 1]. A black box.
+
+    A guard of whatever rewards stability: flat bases and plinths, which make anything stand, lower it. A cube has 0, a table
+    nearly 1, a ball 1.
+    """
+
+    ground: float = 0.05
+    """Of the larger side of the object's box: what lies lower stands on the ground."""
+    resolution: int = 48
+
+    @property
+    def info(self) -> RewardInfo:
+        return closed_form("guard:undercut", "no", (0.0, 1.0), "voxels that stand on the ground, of those in plan", "mesh")
+
+    def build(self, device: torch.device | str = "cpu") -> Undercut:
+        return self
+
+    def score(self, shown: Shown | Views, prompts: list[Prompt]) -> Score:
+        def one(scene) -> float:
+            solid, _ = voxels(mesh_of(scene), self.resolution)
+            lowest = int(solid.any((0, 1)).argmax())
+            feet = solid[..., lowest : lowest + max(1, round(self.ground * self.resolution))].any(2)
+            return float(1 - feet.sum() / solid.any(2).sum())
+
+        return judge_scenes(look(self.info, shown, prompts), one)
+
+
 def voxels(mesh, resolution: int) -> tuple[Bool[ndarray, "x y z"], float]:
     """A mesh as solid voxels with a border of empty ones, and their size in world units.
 

@@ -25,7 +25,7 @@ class Head(nn.Module):
 
     Each view's input are its embedding and the product with the text's, number by number, so that a linear layer can already
     tell how well they match. Every view has a value of its own, and their mean counts; ``joint`` adds one of all views
-    together, pooled by gateless attention (Ilse et al. 2018, "Attention-based Deep Multiple Instance Learning", eq. 7-8), which
+    together, pooled by gateless attention (Ilse et al. 2018, "Attention-based Deep Multiple Instance Learning"), which
     sees what no single view shows.
     """
 

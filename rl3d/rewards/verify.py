@@ -1,4 +1,4 @@
-"""Programmatic checks, in the manner of GenEval (Ghosh et al. 2023, sec. 3): colours, counts and relations, read from the
+"""Programmatic checks, in the manner of GenEval (Ghosh et al. 2023): colours, counts and relations, read from the
 geometry and the renders of an object.
 
 What can be read without recognising kinds is checked, and nothing else: whether it is a mug or a bowl, tall or short, is not.

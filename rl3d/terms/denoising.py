@@ -51,7 +51,7 @@ def draw_time(v: Times, progress: float, rng: torch.Generator) -> float:
 def scale(form: Form, level: Level) -> float:
     """The factor on ``clean - prediction`` that makes it a gradient.
 
-    - ``"x0"``: 1 (Shi et al. 2023, "MVDream", eq. 3): well scaled at every level;
+    - ``"x0"``: 1 (Shi et al. 2023, "MVDream", sec. 3.2): well scaled at every level;
     - ``"noise"``: alpha sigma, which makes sigma^2 (eps_hat - eps): Poole et al. 2022, "DreamFusion", eq. 3 with w(t) =
       sigma^2, since eps_hat - eps = alpha / sigma (clean - prediction).
     """
@@ -95,7 +95,7 @@ def predict(
 def perpendicular(unwanted: Latents, wanted: Latents) -> Latents:
     """The part of one direction that is perpendicular to another, over all views of each sample.
 
-    Armandpour et al. 2023, "Re-imagine the Negative Prompt Algorithm" (Perp-Neg), sec. 3, on clean predictions, which are
+    Armandpour et al. 2023, "Re-imagine the Negative Prompt Algorithm" (Perp-Neg), on clean predictions, which are
     affine in those of noise. Zero where the two are parallel, so that a negative prompt never undoes the prompt.
     """
     axes = (1, 2, 3, 4)

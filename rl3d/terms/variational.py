@@ -23,9 +23,9 @@ ADAPTER = "vsd"
 class Variational:
     """Pull renderings from what an adapted prior makes of them to what the prior itself does.
 
-    Wang et al. 2023, "ProlificDreamer", eq. 9 with one particle: the gradient is w(t) (eps_prior - eps_adapted), here on clean
+    Wang et al. 2023, "ProlificDreamer", with one particle: the gradient is w(t) (eps_prior - eps_adapted), here on clean
     latents, adapted minus prior, scaled as in :class:`rl3d.terms.distillation.Distill`. The adapter learns to predict the
-    scene's own renderings (their eq. 8), a step of its own optimiser at each step; it is told cameras and prompt as the prior
+    scene's own renderings, a step of its own optimiser at each step; it is told cameras and prompt as the prior
     is. With an adapter that has learned nothing the gradient is that of guidance alone; where it knows the renderings, it is
     that of ``Distill`` without the noise's scatter.
     """

@@ -36,8 +36,8 @@ class Language(Protocol):
         """Whether a claim is certainly false of what a spec describes."""
         ...
 
-    def some_misses(self, spec: Spec, rng: Rng, count: int) -> list[Spec]:
-        """A few near misses: specs that differ in one respect and are certainly false."""
+    def some_misses(self, spec: Spec, rng: Rng, count: int, split: str | None = None) -> list[Spec]:
+        """A few near misses, of a split or of any: specs that differ in one respect and are certainly false."""
         ...
 
     def pool(self, spec: Spec, rng: Rng, size: int = 100, near: int = 20) -> list[Spec]:
@@ -68,8 +68,8 @@ class Toys:
     def contradicts(self, truth: Spec, claim: Spec) -> bool:
         return pools.contradicts(truth, claim)
 
-    def some_misses(self, spec: Spec, rng: Rng, count: int) -> list[Spec]:
-        return pools.some_misses(spec, rng, count)
+    def some_misses(self, spec: Spec, rng: Rng, count: int, split: str | None = None) -> list[Spec]:
+        return pools.some_misses(spec, rng, count, split)
 
     def pool(self, spec: Spec, rng: Rng, size: int = 100, near: int = 20) -> list[Spec]:
         return pools.pool(spec, rng, size, near)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from rl3d.toybox import kinds
-from rl3d.toybox.grammar import COLOURS, PAINTS, RELATIONS, alike, canonical, caption, sample
+from rl3d.toybox.grammar import COLOURS, PAINTS, RELATIONS, alike, canonical, caption, sample, split_of
 from rl3d.toybox.things import Item, Rng, Spec
 
 OPPOSITES = {"tall": "short", "short": "tall", "wide": "narrow", "narrow": "wide", "big": "small", "small": "big"}
@@ -123,13 +123,17 @@ def near_misses(spec: Spec, rng: Rng) -> list[Spec]:
     return list(unique.values())
 
 
-def some_misses(spec: Spec, rng: Rng, count: int) -> list[Spec]:
-    """Draw a few near misses without listing all: half of them of structure where there are any, half of colour or kind."""
+def some_misses(spec: Spec, rng: Rng, count: int, split: str | None = None) -> list[Spec]:
+    """Draw a few near misses without listing all: half of them of structure where there are any, half of colour or kind.
+
+    Where a split is given, only claims of it: a training that sees held-out combinations as near misses alone learns that they
+    are always wrong.
+    """
     groups = [[group[k] for k in rng.permutation(len(group))] for group in _changes(spec, rng)]
     found: list[Spec] = []
     while len(found) < count and any(groups):
         group = groups[int(rng.integers(2))]
-        if group and contradicts(spec, claim := group.pop()):
+        if group and contradicts(spec, claim := group.pop()) and split in (None, split_of(claim)):
             found.append(claim)
     return found
 

@@ -186,6 +186,16 @@ def extrude(outline: Points2, thickness: float) -> Mesh:
     return _mesh(vertices, np.concatenate(faces))
 
 
+def slab(outline: Points2, width: float) -> Mesh:
+    """Sweep a side view, (x, z) counter-clockwise, across y, half of ``width`` to either side of y = 0."""
+    return move(turn(extrude(outline, width), "x", 90), y=width / 2)
+
+
+def facade(outline: Points2, depth: float) -> Mesh:
+    """Sweep a front view, (y, z) counter-clockwise, from x = 0 to ``depth``."""
+    return turn(turn(extrude(outline, depth), "x", 90), "z", 90)
+
+
 def _ear_clip(outline: Float[ndarray, "k 2"]) -> ndarray:
     """Triangulate a simple counter-clockwise polygon by cutting ears. Quadratic, for a few dozen points."""
 
@@ -255,3 +265,8 @@ def join(*meshes: Mesh) -> Mesh:
     offsets = np.cumsum([0, *(len(m.vertices) for m in meshes[:-1])])
     faces = [m.faces + offset for m, offset in zip(meshes, offsets, strict=True)]
     return _mesh(np.concatenate([m.vertices for m in meshes]), np.concatenate(faces))
+
+
+def pair(mesh: Mesh) -> Mesh:
+    """A mesh on the left (y > 0), and its mirror image on the right."""
+    return join(mesh, scale(mesh, (1, -1, 1)))

@@ -36,6 +36,10 @@ class Spec:
     """How the first item stands to the second: "on", "next to" or "inside"."""
 
 
+ALL_FORMS = ("tall", "short", "wide", "narrow")
+"""The form words of kinds that may be stretched in any way."""
+
+
 @dataclass(frozen=True)
 class Form:
     """How an object's proportions depart from its kind's middle. A builder multiplies what should stretch."""

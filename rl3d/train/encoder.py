@@ -58,7 +58,10 @@ class Training:
     out: Path | None = None
     """Where the model goes; by default its place in the package."""
     init: Path | None = None
-    """A model of the same architecture and vocabulary to start a new training from; it sees the hardest pictures at once."""
+    """A model of the same architecture to start a new training from; it sees the hardest pictures at once. Its words stay, and
+    new ones of the data start as the unknown word."""
+    new_text: bool = False
+    """Take over from ``init`` only what looks at pictures, and start reading anew; the contrast then joins in slowly."""
     work: Path | None = None
     """Checkpoint, log and validation set; by default ``.cache/train/ROLE``."""
     minutes: float = 12.0
@@ -83,6 +86,11 @@ class Training:
     @property
     def folder(self) -> Path:
         return self.out or Path(__file__).parent.parent / "weights" / self.role
+
+    @property
+    def warm(self) -> bool:
+        """Whether both towers start as they were trained, and so learn from all at once."""
+        return self.init is not None and not self.new_text
 
     @property
     def cache(self) -> Path:
@@ -158,7 +166,7 @@ def draw(data: ToyViews, training: Training, step: int) -> Batch:
     toys = tuple(data.specs[i] for i in picks)
     claims = list(toys)
     for toy in toys:
-        claims += data.language.some_misses(toy, rng, training.misses)
+        claims += data.language.some_misses(toy, rng, training.misses, "train")
     texts = [data.language.caption(claim, rng) for claim in claims]
     return Batch(pixels, toys, tuple(claims), tuple(_with_noise(text, rng) for text in texts))
 
@@ -258,10 +266,12 @@ def train(training: Training, data: ToyViews) -> Iterator[dict[str, Any]]:
     """Train to the end; yield a record for each step, written to the log as it goes. State is saved at every checkpoint."""
     keep_memory()
     work, words = training.cache, data.language.vocabulary()
+    if training.init is not None:
+        words = tuple(sorted({*words, *towers.read_words(training.init)}))
     towers.write_blank(work / "model", towers.config(training.role, words), words)
     model = towers.blank(work / "model", training.seed)
     if training.init is not None:
-        towers.read_weights(training.init, model)
+        towers.read_weights(training.init, model, words, text=not training.new_text)
     reward = wrap(model, work / "model").train()
     model.visual.to(memory_format=torch.channels_last)
     model.requires_grad_(True)
@@ -273,7 +283,7 @@ def train(training: Training, data: ToyViews) -> Iterator[dict[str, Any]]:
         rate = training.learning_rate * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * progress))
         batch, rng = draw(data, training, step), torch.Generator().manual_seed(training.seed * 1_000_003 + step)
         loss, parts = loss_of(
-            reward, both["facets"], batch, training.role, rng, 1.0 if training.init else progress, data.language
+            reward, both["facets"], batch, training.role, rng, 1.0 if training.warm else progress, data.language
         )
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -409,6 +419,8 @@ def main(training: Training) -> None:
     if not training.evaluate:
         if training.data is None:
             raise SystemExit("--data is missing: make it with `python -m rl3d.toybox.dataset --out DIR --count N`")
+        if training.new_text and training.init is None:
+            raise SystemExit("--new-text keeps the tower of --init that looks at pictures: name a folder with --init")
         data = open_views(training.data, *training.more)
         record: dict[str, Any] = {}
         for record in train(training, data):
@@ -424,7 +436,7 @@ def main(training: Training) -> None:
 
 def export(training: Training, toys: int, language: Language = TOYS) -> None:
     """Write the checkpoint's model where it will be loaded from, with its card."""
-    words = language.vocabulary()
+    words = towers.read_words(training.cache / "model")
     model = towers.blank(training.cache / "model", 0)
     both = _with_facets(model, training.seed, language)
     step, seconds = _load(training.cache, both, _optimizers(both, training))

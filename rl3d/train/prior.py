@@ -12,7 +12,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from rl3d.cameras import Orbit
 from rl3d.priors.embedded import WEIGHTS, EmbeddedPrior, fastest_dtype, latents_from_pixels
-from rl3d.priors.multiview import MultiviewTransformer, repatched
+from rl3d.priors.multiview import MultiviewTransformer, TextEncoder, repatched, reworded
 from rl3d.priors.sampling import sample_views
 from rl3d.priors.words import Tokenizer
 from rl3d.toybox.dataset import HIGHEST_DEG, LOWEST_DEG, ToyViews
@@ -63,7 +63,7 @@ class Training:
     work: Path = Path(".cache/train/prior")
     init: Path | None = None
     """Exported weights to start a new training from; ``patch`` may differ from theirs, and ``width``, ``depth`` and ``heads``
-    are theirs."""
+    are theirs. Their words stay, and words of the data that they lack are added."""
     minutes: float = 60.0
     """Of training in total, over all starts."""
     steps: int | None = None
@@ -77,7 +77,8 @@ class Training:
     patch: int = 8
     """Pixels along a side of a patch; with 16 a set costs a quarter, and what words mean is learned as well."""
     text_steps: int = 300
-    """Steps in which a new text encoder learns to tell the attributes of captions, before the first view."""
+    """Steps in which a new text encoder, or an old one's new words, learn to tell the attributes of captions, before the first
+    view."""
     width: int = 256
     depth: int = 8
     heads: int = 4
@@ -286,15 +287,18 @@ def train(settings: Training) -> Path:
 
 
 def _fresh(s: Training, language: Language) -> tuple[MultiviewTransformer, Tokenizer]:
-    """A network and its tokenizer: new, or from exported weights, which must know all words of the language."""
+    """A network and its tokenizer: new, or from exported weights, with whatever words of the language these lack."""
+    unread = s.text_steps > 0 and not (s.work / "state.pt").exists()
     if s.init is not None:
         prior = EmbeddedPrior.load(s.init, dtype=torch.float32)
         net = prior.net if prior.net.config["patch"] == s.patch else repatched(prior.net, s.patch)
-        if lacks := set(language.vocabulary()) - set(prior.tokenizer.words):
-            raise ValueError(
-                f"{s.init} lacks {len(lacks)} words of the data ({', '.join(sorted(lacks)[:5])}...): train without --init"
-            )
-        return net.train(), prior.tokenizer
+        known = prior.tokenizer
+        if new := sorted(set(language.vocabulary()) - set(known.words)):
+            known = replace(known, words=(*known.words, *new))
+            net = reworded(net, len(known), torch.Generator().manual_seed(s.seed))
+            if unread:
+                learn_to_read(net.text, known, s.text_steps, s.seed, language=language, new=len(new))
+        return net.train(), known
     tokenizer = Tokenizer(language.vocabulary())
     torch.manual_seed(s.seed)
     net = MultiviewTransformer(
@@ -306,20 +310,30 @@ def _fresh(s: Training, language: Language) -> tuple[MultiviewTransformer, Token
         elevation_min_deg=LOWEST_DEG,
         elevation_max_deg=HIGHEST_DEG,
     )
-    if s.text_steps and not (s.work / "state.pt").exists():
+    if unread:
         learn_to_read(net.text, tokenizer, s.text_steps, s.seed, language=language)
     return net, tokenizer
 
 
 def learn_to_read(
-    text: nn.Module, tokenizer: Tokenizer, steps: int, seed: int, batch: int = 128, language: Language = TOYS
+    text: TextEncoder,
+    tokenizer: Tokenizer,
+    steps: int,
+    seed: int,
+    batch: int = 128,
+    language: Language = TOYS,
+    new: int | None = None,
 ) -> float:
     """Teach a text encoder to tell kinds, paints, forms, counts and relations of captions; returns the last loss.
 
     From views alone it would take long to tell words apart: their signal is faint while views are mostly noise.
+    Where only the last ``new`` words are new, only these are taught, and all else that it knows stays as it was.
     """
-    facets = Facets(text.positions.shape[1], seed, language)  # pyright: ignore
-    parameters = [*text.parameters(), *facets.parameters()]
+    facets = Facets(text.positions.shape[1], seed, language)
+    words = text.words.weight
+    old = None if new is None else words[: len(words) - new].detach().clone()
+    taught = list(text.parameters()) if old is None else [words]
+    parameters = [*taught, *facets.parameters()]
     optimizer, rng = torch.optim.AdamW(parameters, 2e-3, betas=(0.9, 0.98)), np.random.default_rng([seed, 1 << 30])
     loss = torch.zeros(())
     for step in range(steps):
@@ -327,10 +341,17 @@ def learn_to_read(
         read = text(tokenizer([language.caption(spec, rng) for spec in specs])).mean(1)
         loss = facets(nn.functional.normalize(read, dim=-1), facets.right(specs, seen=False))
         optimizer.param_groups[0]["lr"] = 2e-3 * min(1.0, (step + 1) / 20, 2 * (1 - step / steps))
+        text.zero_grad()
         optimizer.zero_grad()
         loss.backward()
+        if old is not None and words.grad is not None:
+            words.grad[: len(old)] = 0
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
+        if old is not None:
+            with torch.no_grad():
+                words[: len(old)] = old  # without the decay of weights
+    text.zero_grad()
     return loss.item()
 
 

@@ -15,6 +15,8 @@ from rl3d.files import write_whole
 Role = Literal["encoder", "judge"]
 
 PAD, UNKNOWN, END = "<pad>", "<unk>", "<end>"
+EMBEDDING = "text.token_embedding.weight"
+"""Where a model keeps what it learned of each word."""
 CONTEXT = 24
 """Tokens of a text: its words and an end; what is longer is cut."""
 
@@ -85,13 +87,29 @@ def write_weights(folder: Path, model: nn.Module, card: str) -> None:
     write_whole(folder / "README.md", card.encode())
 
 
-def read_weights(folder: Path, model: nn.Module) -> None:
-    """Take over the weights that :func:`write_weights` wrote for a model of the same config."""
+def read_words(folder: Path) -> tuple[str, ...]:
+    """The words that a folder's tokenizer knows, in the order of their numbers."""
+    try:
+        numbers = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{folder} has no tokenizer as a training writes it ({error!r}): name an exported model") from error
+    return tuple(sorted(numbers.keys() - {PAD, UNKNOWN, END}, key=numbers.__getitem__))
+
+
+def read_weights(folder: Path, model: nn.Module, words: Sequence[str], *, text: bool = True) -> None:
+    """Take over the weights that :func:`write_weights` wrote for a model of this architecture, with or without its text tower.
+
+    ``words`` are the model's own. What it learned of a word stays with the word; a new one starts as the unknown word, which
+    means nothing: so every text is read at first as it was before.
+    """
     from safetensors.torch import load_file
 
     try:
-        model.load_state_dict(load_file(folder / "open_clip_model.safetensors"))
-    except (OSError, RuntimeError) as error:
-        raise ValueError(
-            f"cannot start from {folder}: {error}; it must hold a model of this architecture and vocabulary"
-        ) from error
+        weights = load_file(folder / "open_clip_model.safetensors")
+        own = {name: x for name, x in model.state_dict().items() if name.startswith("text.") and not text}
+        if text:
+            rows = {word: i for i, word in enumerate((PAD, UNKNOWN, END, *read_words(folder)))}
+            weights[EMBEDDING] = weights[EMBEDDING][[rows.get(word, rows[UNKNOWN]) for word in (PAD, UNKNOWN, END, *words)]]
+        model.load_state_dict(weights | own)
+    except (OSError, RuntimeError, KeyError, IndexError) as error:
+        raise ValueError(f"cannot start from {folder}: {error}; it must hold a model of this architecture") from error

@@ -112,15 +112,16 @@ class Draw:
     def scene(self, split: str, rng: Rng) -> Scene:
         """Draw a scene of a split; the same generator state gives the same scene."""
         while True:
-            spec, chosen = self._spec(rng)
+            spec, chosen = self.spec(rng)
             if split == "unseen" or self.stock.language.split_of(spec) == split:
-                return Scene(spec, chosen, self._surface(spec, chosen, rng), random_light(rng))
+                return Scene(spec, chosen, assembled(self.stock.folder, spec, chosen, rng), random_light(rng))
 
     def _thing(self, rng: Rng) -> Thing:
         noun = self._names[min(int(np.searchsorted(self._bounds, rng.random())), len(self._names) - 1)]
         return _any(self.nouns[noun], rng)
 
-    def _spec(self, rng: Rng) -> tuple[Spec, tuple[Thing, ...]]:
+    def spec(self, rng: Rng) -> tuple[Spec, tuple[Thing, ...]]:
+        """Draw what to say of which things, of any split."""
         sort, thing = draw_sort(rng), self._thing(rng)
         noun = self.stock.language.nouns[thing.noun]
         if noun.phrase:
@@ -151,18 +152,26 @@ class Draw:
                 return "next to", (first, second)
         return None
 
-    def _surface(self, spec: Spec, chosen: tuple[Thing, ...], rng: Rng) -> Surface:
-        """Build what a spec says of these things, inside the unit sphere."""
-        parts: list[Surface] = []
-        for item, thing in zip(spec.items, chosen, strict=True):
-            one = _changed(things.load(self.stock.folder, thing), item, thing, rng)
-            parts += [_turned(one, rng.uniform(-12, 12)) for _ in range(item.count)]
-        if len(parts) > 1:
-            places = _places([_bare(part) for part in parts], spec.relation, rng)
-            parts = [part.moved(place(part.vertices)) for part, place in zip(parts, places, strict=True)]
-        size = spec.items[0].form if spec.relation is None else None
-        radius = min(RADIUS.get(size, RADIUS[None]) * rng.uniform(0.97, 1.03), 1.0)
-        return things.unit(join(parts), radius)
+
+def assembled(folder: Path, spec: Spec, chosen: Sequence[Thing], rng: Rng) -> Surface:
+    """Build what a spec says of a prepared folder's things, one for each item, inside the unit sphere."""
+    parts: list[Surface] = []
+    for item, thing in zip(spec.items, chosen, strict=True):
+        one = _changed(things.load(folder, thing), item, thing, rng)
+        parts += [_turned(one, rng.uniform(-12, 12)) for _ in range(item.count)]
+    if len(parts) > 1:
+        places = _places([_bare(part) for part in parts], spec.relation, rng)
+        parts = [part.moved(place(part.vertices)) for part, place in zip(parts, places, strict=True)]
+    size = spec.items[0].form if spec.relation is None else None
+    radius = min(RADIUS.get(size, RADIUS[None]) * rng.uniform(0.97, 1.03), 1.0)
+    return things.unit(join(parts), radius)
+
+
+def can_be(thing: Thing, item: Item) -> bool:
+    """Whether a thing is what an item says, or can be painted and stretched so; its noun is not asked for."""
+    paint = item.paint in (None, thing.colour) or (thing.change and thing.colour is not None)
+    form = item.form in (None, thing.form, "big", "small") or (thing.change and _takes(thing, item.form))
+    return paint and form and item.stuff in (None, thing.stuff) and item.accent is None
 
 
 def _any(options: Sequence[Any], rng: Rng) -> Any:
@@ -192,11 +201,16 @@ def _form(thing: Thing, rng: Rng) -> str | None:
     form = _any(tuple(STRETCH), rng)
     if form in ("big", "small"):
         return form
-    if not thing.change:
-        return None
+    return form if thing.change and _takes(thing, form) else None
+
+
+def _takes(thing: Thing, form: str) -> bool:
+    """Whether a thing that is stretched to a form then differs from most of its kind in that way."""
+    if form not in STRETCH:
+        return False
     tall, wide = STRETCH[form]
     after = thing.shape * tall / wide
-    return form if (after > 1.25 if tall > wide else after < 0.8) else None
+    return after > 1.25 if tall > wide else after < 0.8
 
 
 def _changed(surface: Surface, item: Item, thing: Thing, rng: Rng) -> Surface:

@@ -273,15 +273,15 @@ class Words:
     def _kinship(self) -> dict[tuple[str, str], bool]:
         return {}
 
-    def some_misses(self, spec: Spec, rng: Rng, count: int) -> list[Spec]:
-        """Draw a few near misses: half of them of structure where there are any, half of colour, stuff or kind."""
+    def some_misses(self, spec: Spec, rng: Rng, count: int, split: str | None = None) -> list[Spec]:
+        """Draw a few near misses, of a split or of any: half of structure if there are any, half of colour, stuff or kind."""
         if self._toy(spec):
-            return [claim for claim in TOYS.some_misses(spec, rng, count) if self.contradicts(spec, claim)]
+            return [claim for claim in TOYS.some_misses(spec, rng, count, split) if self.contradicts(spec, claim)]
         groups = [[group[k] for k in rng.permutation(len(group))] for group in self._changes(spec)]
         found: list[Spec] = []
         while len(found) < count and any(groups):
             group = groups[int(rng.integers(2))]
-            if group and self.contradicts(spec, claim := group.pop()):
+            if group and self.contradicts(spec, claim := group.pop()) and split in (None, self.split_of(claim)):
                 found.append(claim)
         return found
 

@@ -21,7 +21,7 @@ from rl3d.rewards.guards import Area, ColourEntropy, Sharpness
 from rl3d.rewards.physics import Stands
 from rl3d.rewards.preference import Hps, ImageReward, PickScore
 from rl3d.rewards.remote import AskYesNo, Caller, Remote
-from rl3d.rewards.shape import Closed, Decided, Pieces, Printable, Symmetric, Thick, Whole
+from rl3d.rewards.shape import Closed, Decided, Pieces, Printable, Symmetric, Thick, Undercut, Whole
 from rl3d.rewards.trained import Trained
 from rl3d.rewards.verify import Verified
 from rl3d.types import Prompt, Splats
@@ -169,6 +169,7 @@ CASES = [
     mesh_case("closed", Closed()),
     mesh_case("pieces", Pieces()),
     mesh_case("printable", Printable()),
+    Case("undercut", lambda get: Undercut(), solids, lambda: mesh_shown(icosphere(radius=0.4)), good_mesh),
     Case("remote", lambda get: Remote(Caller(get("service"))), views, coloured(0.9, 0.1), coloured(0.1, 0.9)),
     Case("yes or no", lambda get: AskYesNo(Caller(get("service")), "m"), views, coloured(0.9, 0.1), coloured(0.1, 0.9)),
     Case("verified", lambda get: Verified(), claimed, lambda: toy_shown(CUBE), lambda: toy_shown(spec("cube", "blue")), CLAIMS),

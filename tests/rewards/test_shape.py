@@ -9,7 +9,7 @@ from world import mesh_shown, splat_shown, splats_of
 
 from rl3d.protocols import Shown
 from rl3d.rewards.base import MeshScene, SplatScene
-from rl3d.rewards.shape import Closed, Decided, Pieces, Printable, Symmetric, Thick, Whole
+from rl3d.rewards.shape import Closed, Decided, Pieces, Printable, Symmetric, Thick, Undercut, Whole
 from rl3d.types import Prompt, Splats
 
 P = [Prompt("a")]
@@ -96,10 +96,20 @@ def test_overhangs_are_faces_that_look_down_off_the_ground():
     assert value(Printable(), mesh_shown(roof)) == 1.0
 
 
+def test_a_plinth_lowers_what_is_undercut():
+    assert value(Undercut(), mesh_shown(box((1, 1, 1)))) == 0.0
+    table = trimesh.util.concatenate([moved(box((2, 2, 0.2)), 0, 0, 1.1), box((0.4, 0.4, 2.0))])
+    free = value(Undercut(), mesh_shown(table))
+    assert free == pytest.approx(1 - 0.2**2, abs=0.02)
+    plinth = trimesh.util.concatenate([table, moved(box((1.2, 1.2, 0.1)), 0, 0, -1)])
+    assert value(Undercut(), mesh_shown(plinth)) == pytest.approx(1 - 0.6**2, abs=0.05)
+    assert value(Undercut(), mesh_shown(icosphere(radius=0.4, subdivisions=4))) > 0.7
+
+
 def test_what_cannot_be_measured_is_not_valid():
     what = mesh_shown(icosphere())
     nothing = Shown(what.views, (MeshScene(trimesh.Trimesh()),))
-    for reward in (Thick(), Symmetric(), Closed(), Pieces(), Printable()):
+    for reward in (Thick(), Symmetric(), Closed(), Pieces(), Printable(), Undercut()):
         assert not reward.score(nothing, P).valid[0]
     invisible = splats_of(icosphere(), 5)
     invisible = replace(invisible, opacity_logits=torch.full((5,), -9.0))

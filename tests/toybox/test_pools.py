@@ -147,3 +147,13 @@ def test_some_misses_are_misses_of_both_sorts():
     assert {canonical(miss) for miss in misses} <= everything
     assert canonical(Spec(spec.items[::-1], "on")) in {canonical(miss) for miss in misses}
     assert len(some_misses(spec, rng, 1)) == 1
+
+
+def test_some_misses_of_a_split_leave_held_out_combinations_alone():
+    rng = np.random.default_rng(0)
+    specs = [sample(rng, "train") for _ in range(300)]
+    free = [miss for spec in specs for miss in some_misses(spec, rng, 2)]
+    kept = [miss for spec in specs for miss in some_misses(spec, rng, 2, "train")]
+    assert {split_of(miss) for miss in free} == {"train", "validation", "test"}
+    assert {split_of(miss) for miss in kept} == {"train"}
+    assert len(kept) > 0.9 * len(free)

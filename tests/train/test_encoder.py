@@ -167,7 +167,59 @@ def test_written_weights_start_another_model(tmp_path):
     towers.write_blank(tmp_path, towers.config("judge", words), words)
     first, second = (towers.blank(tmp_path, seed).half().float() for seed in (0, 1))
     towers.write_weights(tmp_path, first, "# A card\n")
-    towers.read_weights(tmp_path, second)
+    towers.read_weights(tmp_path, second, words)
     assert all(torch.equal(x, second.state_dict()[name]) for name, x in first.state_dict().items())
     with pytest.raises(ValueError, match="nowhere"):
-        towers.read_weights(tmp_path / "nowhere", second)
+        towers.read_weights(tmp_path / "nowhere", second, words)
+
+
+def test_weights_go_with_their_words_into_a_larger_vocabulary(tmp_path):
+    few, many = ("a", "red", "mug"), ("a", "armchair", "blue", "mug", "red", "settee")
+    for folder, words in (("few", few), ("many", many)):
+        towers.write_blank(tmp_path / folder, towers.config("judge", words), words)
+    old = towers.blank(tmp_path / "few", 0).half().float().eval()
+    towers.write_weights(tmp_path / "few", old, "")
+    new = towers.blank(tmp_path / "many", 1).eval()
+    towers.read_weights(tmp_path / "few", new, towers.read_words(tmp_path / "many"))
+    before, after = encoder.wrap(old, tmp_path / "few"), encoder.wrap(new, tmp_path / "many")
+    # What was known means the same, and what is new means what it meant: nothing.
+    texts = ["a red mug", "a settee", "one blue armchair", "red red a"]
+    assert torch.equal(before.embed_text(texts), after.embed_text(texts))
+    tokens = after.tokenizer(["a settee", "a blue"])
+    assert not torch.equal(*tokens)
+    assert towers.UNKNOWN not in towers.read_words(tmp_path / "many")
+
+
+def test_a_training_goes_on_with_more_words(data, tmp_path, monkeypatch):
+    small = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 4, "head_width": 32}
+    monkeypatch.setitem(towers.IMAGE, "encoder", small)
+    few = ("a", "mug", "zebra")  # one of them is in no caption of the data
+    towers.write_blank(tmp_path / "old", towers.config("encoder", few), few)
+    towers.write_weights(tmp_path / "old", towers.blank(tmp_path / "old", 0), "")
+    training = encoder.Training("encoder", work=tmp_path / "work", out=tmp_path / "out", init=tmp_path / "old", steps=1, held=4)
+    training = replace(training, held_data=(), save_seconds=1e9, toys=4)
+    assert len(list(encoder.train(training, data))) == 1
+    words = towers.read_words(tmp_path / "work" / "model")
+    assert set(words) == {"zebra", *data.language.vocabulary()}
+
+
+def test_no_claim_of_a_batch_is_held_out(data):
+    for step in range(3):
+        claims = encoder.draw(data, encoder.Training("judge", misses=3, seed=1), step).claims
+        assert len(claims) > 2 * len(data.specs)
+        assert {grammar.split_of(claim) for claim in claims} == {"train"}
+
+
+def test_a_new_text_tower_is_beside_the_old_picture_tower(tmp_path):
+    words = grammar.vocabulary()
+    towers.write_blank(tmp_path, towers.config("judge", words), words)
+    old, new, fresh = (towers.blank(tmp_path, seed) for seed in (0, 1, 1))
+    towers.write_weights(tmp_path, old, "")
+    towers.read_weights(tmp_path, new, words, text=False)
+    old, new, fresh = (model.state_dict() for model in (old, new, fresh))
+    for name, x in new.items():
+        expected = fresh[name] if name.startswith("text.") else old[name]
+        assert torch.allclose(x, expected, atol=1e-3), name
+    assert not torch.allclose(fresh["text.token_embedding.weight"], old["text.token_embedding.weight"], atol=1e-3)
+    with pytest.raises(SystemExit, match="--init"):
+        encoder.main(encoder.Training("judge", data=tmp_path, new_text=True))

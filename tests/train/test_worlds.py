@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import tiny_world
 import torch
+from tiny import tiny_prior
 
 from rl3d.priors.embedded import EmbeddedPrior
+from rl3d.priors.multiview import reworded
 from rl3d.priors.words import Tokenizer
 from rl3d.toybox import dataset as toys
 from rl3d.toybox import grammar
@@ -101,10 +103,28 @@ def test_albedo_must_be_there(real, toy, tmp_path):
         prior.train(tiny(toy, tmp_path, more=(real,), target="albedo"))
 
 
-def test_weights_that_lack_words_do_not_start_a_training(real, toy, tmp_path):
-    out = prior.train(tiny(toy, tmp_path))
-    with pytest.raises(ValueError, match=r"lacks \d+ words"):
-        prior.train(tiny(real, tmp_path / "other", init=out))
+def test_weights_of_toys_start_a_training_on_real_objects(real, toy, tmp_path):
+    first = EmbeddedPrior.load(prior.train(tiny(toy, tmp_path)), dtype=torch.float32)
+    settings = tiny(real, tmp_path / "other", init=tmp_path / "out", steps=0, text_steps=3)
+    second = EmbeddedPrior.load(prior.train(settings), dtype=torch.float32)
+    count = len(first.tokenizer)
+    assert second.tokenizer.words[: count - 3] == first.tokenizer.words
+    assert {"hound", "armchair"} <= set(second.tokenizer.words[count - 3 :]) | set(first.tokenizer.words)
+    old, new = first.net.state_dict(), second.net.state_dict()
+    assert all(torch.equal(x, new[name]) for name, x in old.items() if name != "text.words.weight")
+    assert torch.equal(old["text.words.weight"], new["text.words.weight"][:count])
+    known = "a red mug", "a blue chair"
+    assert torch.equal(first.tokenizer(list(known)), second.tokenizer(list(known)))
+    unread = EmbeddedPrior.load(prior.train(replace(settings, work=tmp_path / "unread", out=tmp_path / "unread", text_steps=0)))
+    added = unread.net.state_dict()["text.words.weight"].float()[count:]
+    assert not torch.allclose(new["text.words.weight"][count:], added, atol=1e-4)  # the new words were read
+    assert torch.pdist(added).min() > 0
+
+
+def test_a_network_cannot_forget_words():
+    net = tiny_prior().net
+    with pytest.raises(ValueError, match="cannot forget"):
+        reworded(net, 3, torch.Generator())
 
 
 def test_an_encoder_draws_and_validates_in_the_language_of_its_data(real, toy, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from rl3d.toybox.shapes import Mesh, bend, join, move, scale, sphere
+from rl3d.toybox.shapes import Mesh, bend, move, pair, sphere
 from rl3d.toybox.things import Piece
 
 Point = tuple[float, float, float]
@@ -25,11 +25,6 @@ def blob(at: Point, radii: Point, n: int = 16) -> Mesh:
 def ball(at: Point, radius: float, n: int = 16) -> Mesh:
     """A sphere around a point."""
     return blob(at, (radius, radius, radius), n)
-
-
-def pair(mesh: Mesh) -> Mesh:
-    """A mesh on the left (y > 0), and its mirror image on the right."""
-    return join(mesh, scale(mesh, (1, -1, 1)))
 
 
 def stand(pieces: list[Piece], z: float = 0.0) -> list[Piece]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rl3d.toybox.kinds.blobs import FACE, ball, blob, eyes, pair, stand
-from rl3d.toybox.shapes import Mesh, bend, box, capsule, cone, cylinder, join, lathe, move, rod, rounded_box, scale, turn
+from rl3d.toybox.kinds.blobs import FACE, ball, blob, eyes, stand
+from rl3d.toybox.shapes import Mesh, bend, box, capsule, cone, cylinder, join, lathe, move, pair, rod, rounded_box, scale, turn
 from rl3d.toybox.things import Form, Kind, Piece, Rng
 
 

@@ -14,6 +14,7 @@ from rl3d.toybox.shapes import (
     join,
     lathe,
     move,
+    pair,
     rod,
     rounded_box,
     scale,
@@ -22,11 +23,6 @@ from rl3d.toybox.shapes import (
     turn,
 )
 from rl3d.toybox.things import Form, Kind, Piece, Rng
-
-
-def _both(mesh: Mesh) -> Mesh:
-    """Join a mesh with its mirror image, left and right."""
-    return join(mesh, scale(mesh, (1, -1, 1)))
 
 
 def _arch(width: float, height: float, thickness: float, rise: float, n: int = 12) -> Mesh:
@@ -44,7 +40,7 @@ def _legs(x: float, y: float, height: float, radius: float, *, splay: float = 0.
         left = [move(box(2 * radius, 2 * radius, height), sx * x, y) for sx in (1, -1)]
     else:
         left = [rod((sx * x * out, y * out, 0), (sx * x, y, height), radius * 0.85, radius * 1.1, 12) for sx in (1, -1)]
-    return _both(join(*left))
+    return pair(join(*left))
 
 
 def chair(rng: Rng, form: Form) -> list[Piece]:
@@ -54,7 +50,7 @@ def chair(rng: Rng, form: Form) -> list[Piece]:
     style, square = int(rng.integers(4)), bool(rng.integers(2))
     splay = 0.0 if square else rng.uniform(0, 0.25)
     legs = _legs(depth / 2 - thick, width / 2 - thick, seat + 0.02, thick, splay=splay, square=square)
-    posts = _both(move(rounded_box(2 * thick, 2 * thick, back, thick * 0.8, 1), y=width / 2 - thick))
+    posts = pair(move(rounded_box(2 * thick, 2 * thick, back, thick * 0.8, 1), y=width / 2 - thick))
     if style == 0:
         frame = [posts, move(rounded_box(0.06, width, back * 0.58, 0.03), z=back * 0.45)]
     elif style == 1:
@@ -104,7 +100,7 @@ def _padded(rng: Rng, form: Form, *, width: float, seats: int) -> list[Piece]:
     else:
         side = move(_arch(depth, height - foot, arm, 0.2, 10), z=foot)
         side = turn(side, "z", 90)
-    sides = _both(move(side, y=(width - arm) / 2))
+    sides = pair(move(side, y=(width - arm) / 2))
     feet = _legs(depth / 2 - 0.09, width / 2 - 0.12, foot + 0.05, 0.05)
     wide = inner / seats
     places = [(i + 0.5) * wide - inner / 2 for i in range(seats)]
@@ -118,7 +114,7 @@ def _padded(rng: Rng, form: Form, *, width: float, seats: int) -> list[Piece]:
     if seats > 1 and rng.random() < 0.5:
         pillow = turn(turn(move(rounded_box(0.14, 0.34, 0.34, 0.07), z=-0.17), "x", 45), "y", -20)
         pillow = move(pillow, 0.44 - depth / 2, inner / 2 - 0.22, seat + 0.33)
-        pieces.append(Piece("pillows", _both(pillow) if rng.random() < 0.5 else pillow, "pillow"))
+        pieces.append(Piece("pillows", pair(pillow) if rng.random() < 0.5 else pillow, "pillow"))
     return pieces
 
 
@@ -188,7 +184,7 @@ def table(rng: Rng, form: Form) -> list[Piece]:
         )
     else:
         ends = [box(depth * 0.8, 0.09, height * 1.0, taper=(0.7, 1)), move(box(depth * 0.9, 0.14, 0.08), z=0)]
-        legs = join(_both(move(join(*ends), y=width * 0.33)), move(box(0.08, width * 0.66, 0.09), z=height * 0.35))
+        legs = join(pair(move(join(*ends), y=width * 0.33)), move(box(0.08, width * 0.66, 0.09), z=height * 0.35))
     return [Piece("top", move(board, z=height)), Piece("legs", legs, "legs", smooth=style != 3)]
 
 
@@ -210,7 +206,7 @@ def bed(rng: Rng, form: Form) -> list[Piece]:
             if style == 3:
                 bars = [move(cylinder(0.036, tall - low, 10), y=at * width, z=low) for at in (-0.3, -0.1, 0.1, 0.3)]
                 panel = join(*bars, *(move(box(0.08, width, 0.11), z=z) for z in (low, tall - 0.13)))
-            ends.append(join(_both(move(post, y=width / 2)), panel))
+            ends.append(join(pair(move(post, y=width / 2)), panel))
     frame = join(move(ends[0], -length / 2), move(ends[1], length / 2))
     corner = _legs(length / 2 - 0.07, width / 2 - 0.07, low + 0.05, 0.06)
     mattress = move(rounded_box(length - 0.08, width - 0.07, 0.18, 0.06), z=low + 0.16)
@@ -252,7 +248,7 @@ def bench(rng: Rng, form: Form) -> list[Piece]:
         side.append(move(box(0.08, 0.085, 0.24), depth / 2 - 0.06, z=seat))
         side.append(move(rounded_box(depth + 0.12, 0.1, 0.075, 0.03, 2), -0.03, z=seat + 0.22))
     slats = move(turn(join(*rest), "y", lean), 0.03 - depth / 2, z=seat + 0.05)
-    frame = _both(move(join(*side), y=y))
+    frame = pair(move(join(*side), y=y))
     return [
         Piece("seat", join(*planks), smooth=False),
         Piece("back", slats, smooth=False),
@@ -296,11 +292,11 @@ def bookshelf(rng: Rng, form: Form) -> list[Piece]:
         return move(scale(unit, size), x, y, z)
 
     boards = [block(0, 0, i * gap, (depth, width, wall)) for i in range(shelves + 1)]
-    walls = _both(block(0, width / 2, 0, (depth, wall, height)))
+    walls = pair(block(0, width / 2, 0, (depth, wall, height)))
     case = [*boards, walls, block(0.02 - depth / 2, 0, 0, (0.04, width, height))]
     foot = 0.1 if rng.random() < 0.4 else 0.0
     if foot:
-        case += [_both(block(sx * (depth / 2 - 0.04), width / 2 - 0.02, -foot, (0.08, 0.1, foot + 0.02))) for sx in (1, -1)]
+        case += [pair(block(sx * (depth / 2 - 0.04), width / 2 - 0.02, -foot, (0.08, 0.1, foot + 0.02))) for sx in (1, -1)]
     if rng.random() < 0.4:
         case.append(block(0.02, 0, height - 0.01, (depth + 0.1, width + 0.16, 0.07)))
     books: list[list[Mesh]] = [[], [], []]

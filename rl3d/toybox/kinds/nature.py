@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from rl3d.toybox.kinds.blobs import ball, blob, pair, stand
+from rl3d.toybox.kinds.blobs import ball, blob, stand
 from rl3d.toybox.shapes import (
     Mesh,
     along,
@@ -19,6 +19,7 @@ from rl3d.toybox.shapes import (
     lathe,
     loft,
     move,
+    pair,
     rod,
     torus,
     tube,

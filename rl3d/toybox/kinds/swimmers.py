@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rl3d.toybox.kinds.blobs import FACE, ball, blob, eyes, pair, stand
+from rl3d.toybox.kinds.blobs import FACE, ball, blob, eyes, stand
 from rl3d.toybox.shapes import (
     Mesh,
     along,
@@ -16,6 +16,7 @@ from rl3d.toybox.shapes import (
     join,
     lathe,
     move,
+    pair,
     rod,
     scale,
     torus,
