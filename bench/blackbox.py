@@ -8,7 +8,6 @@ to a file of JSON lines as they come, and a second call does what is missing.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, replace
 from functools import cache
@@ -22,7 +21,8 @@ from torch import Tensor
 from rl3d import search
 from rl3d.evaluate.benchmark import Examiner
 from rl3d.evaluate.metrics import bootstrap_interval
-from rl3d.evaluate.worlds import prompt_set, read_questions
+from rl3d.evaluate.worlds import evenly, prompt_set, read_questions
+from rl3d.files import append_record, read_records
 from rl3d.generate import evaluation_cameras
 from rl3d.optimize import Optimization, optimize, start
 from rl3d.protocols import Shown, Situation
@@ -111,12 +111,10 @@ def table(rows: list[dict]) -> str:
 
 
 def main(s: Settings) -> None:
-    questions = read_questions(prompt_set("validation"))
-    questions = [questions[round(i)] for i in np.linspace(0, len(questions) - 1, min(s.prompts, len(questions)))]
-    rows = [json.loads(line) for line in s.rows.read_text().splitlines()] if s.rows.exists() else []
+    questions = evenly(read_questions(prompt_set("validation")), s.prompts)
+    rows = read_records(s.rows)
     done = {(row["signal"], row["prompt"], row["seed"]) for row in rows}
     examiner = Examiner({"judge": Clip("judge").build(), "reward": encoder()}, evaluation_cameras())
-    s.rows.parent.mkdir(parents=True, exist_ok=True)
     device, draw = torch.device("cpu"), FIT.draw
     assert FIT.prior is not None
     assert draw is not None
@@ -138,8 +136,7 @@ def main(s: Settings) -> None:
                 row = {"signal": name, "prompt": question.prompt, "seed": seed, "box": seen["reward_score"]}
                 row |= {"judge": seen["judge_score"], "judge_r1": seen["judge_r1"], "seconds": round(seconds, 2)}
                 rows.append(row)
-                with s.rows.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+                append_record(s.rows, row)
                 print(f"{seed} {name:22} {question.prompt:44} box {row['box']:.3f} judge {row['judge']:.3f}", flush=True)
     print(table(rows))
 

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from rl3d.cameras import Orbit
 from rl3d.evaluate.metrics import bootstrap_interval, frechet, rank, spread
 from rl3d.evaluate.worlds import Question, prompt_set, read_questions
-from rl3d.files import write_whole
+from rl3d.files import append_record, read_records, write_whole
 from rl3d.finetune import KEPT, Teaching, Team, begin, finetune, look, restore, state
 from rl3d.lesson import Lesson, Toys, lesson_file, load_lesson
 from rl3d.priors.sampling import Streams, sample_views
@@ -275,7 +275,7 @@ def main(s: Settings) -> None:
     questions = read_questions(prompt_set("validation"))[: s.prompts]
     models = {"encoder": Clip().build(), "judge": Clip("judge").build()}
     path, stems = s.out / "rows.jsonl", [Path(name).stem for name in s.lessons]
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    rows = read_records(path)
     found = []
     for seed in s.seeds:
         for name, stem in zip(s.lessons, stems, strict=True):
@@ -289,8 +289,7 @@ def main(s: Settings) -> None:
                 base = kept(at, lambda t=t: measured(s, t.actor.using(REFERENCE), models, questions))
                 done = same | price | compared(base, measured(s, t.actor.using(KEPT), models, questions))
                 rows.append(done)
-                with path.open("a") as file:
-                    file.write(json.dumps(done) + "\n")
+                append_record(path, done)
                 print(table([done]), flush=True)
             found.append(done)
     print(table(found))

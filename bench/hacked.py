@@ -19,6 +19,8 @@ import imageio.v3 as imageio
 import matplotlib.pyplot as plt
 import tyro
 
+from rl3d.run import Run
+
 SHOWN = {"reward": "reward", "judge": "judge", "colours": "colour entropy, bits"}
 
 
@@ -49,8 +51,7 @@ def main(s: Settings) -> None:
         alert = json.loads((out / "summary.json").read_text()).get("alert")
         told = f"alarm at step {alert['step']}: {', '.join(alert['fallen'])} fell" if alert else "no alarm"
         axes[row, 0].set_title(f"{name}: {told}", loc="left", fontsize=10)
-        looks = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-        looks = [(look["step"], look["guards"]) for look in looks if look.get("guards")]
+        looks = [(look["step"], look["guards"]) for look in Run(out).metrics() if look.get("guards")]
         for axis, keys in ((axes[row, 2], ("reward", "judge")), (axes[row, 3], ("colours",))):
             for key in keys:
                 axis.plot([step for step, _ in looks], [guards[key] for _, guards in looks], label=SHOWN[key])

@@ -27,7 +27,8 @@ from torch import Tensor
 from rl3d import optimize as single
 from rl3d.evaluate.benchmark import Examiner
 from rl3d.evaluate.metrics import bootstrap_interval
-from rl3d.evaluate.worlds import Question, prompt_set, read_questions
+from rl3d.evaluate.worlds import Question, evenly, prompt_set, read_questions
+from rl3d.files import append_record, read_records
 from rl3d.generate import evaluation_cameras
 from rl3d.optimize import Optimization
 from rl3d.protocols import Shown, Situation
@@ -228,9 +229,8 @@ def table(rows: list[dict[str, Any]], names: tuple[str, ...]) -> tuple[str, dict
 
 
 def main(s: Settings) -> None:
-    questions = read_questions(prompt_set("validation"))
-    questions = [questions[round(i)] for i in np.linspace(0, len(questions) - 1, min(s.prompts, len(questions)))]
-    rows = [json.loads(line) for line in s.rows.read_text().splitlines()] if s.rows.exists() else []
+    questions = evenly(read_questions(prompt_set("validation")), s.prompts)
+    rows = read_records(s.rows)
     done = {(row["recipe"], row["prompt"], row["seed"]) for row in rows}
     recipes, draws, budget = {name: load_recipe(recipe_file(name)) for name in s.recipes}, Draws(), s.cpu_seconds
     for name, recipe in recipes.items():
@@ -242,7 +242,6 @@ def main(s: Settings) -> None:
             budget = budget or float(np.mean([row["cpu_seconds"] for row in rows if row["recipe"] == name]))
         recipes[name] = replace(recipe, steps=known)
     examiner = Examiner({"judge": Clip("judge").build(), "reward": Clip().build()}, evaluation_cameras())
-    s.rows.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     for seed in range(s.seeds):
         for question in questions:
@@ -254,8 +253,7 @@ def main(s: Settings) -> None:
                 row |= {"steps": recipe.steps, "cpu_seconds": made.cpu_seconds, "seconds": made.seconds}
                 row |= examined(question, made.splats, examiner)
                 rows.append(row)
-                with s.rows.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+                append_record(s.rows, row)
                 print(f"{seed} {name:16} {question.prompt:44} judge {row['judge_score']:.3f}", flush=True)
     text, data = table(rows, s.recipes)
     print(text)

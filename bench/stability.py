@@ -8,20 +8,19 @@ judge knows the object less often, and that it grows a flat base (:class:`rl3d.r
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import tyro
 
 from rl3d.evaluate.benchmark import Examiner
 from rl3d.evaluate.metrics import bootstrap_interval, silhouette_iou
-from rl3d.evaluate.worlds import Question, prompt_set, read_questions
+from rl3d.evaluate.worlds import Question, evenly, prompt_set, read_questions
 from rl3d.export.ply import read_ply, write_ply
+from rl3d.files import append_record, read_records
 from rl3d.generate import evaluation_cameras
 from rl3d.optimize import begin, optimize
 from rl3d.protocols import Shown
@@ -97,21 +96,18 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main(s: Settings) -> None:
-    questions = read_questions(prompt_set("validation"))
-    questions = [questions[round(i)] for i in np.linspace(0, len(questions) - 1, min(s.prompts, len(questions)))]
-    rows = [json.loads(line) for line in s.rows.read_text().splitlines()] if s.rows.exists() else []
+    questions = evenly(read_questions(prompt_set("validation")), s.prompts)
+    rows = read_records(s.rows)
     done = {(row["what"], row["prompt"]): row for row in rows}
     examiner = Examiner({"judge": Clip("judge").build(), "reward": Clip().build()}, evaluation_cameras())
     s.work.mkdir(parents=True, exist_ok=True)
-    s.rows.parent.mkdir(parents=True, exist_ok=True)
     draft, treatment = load_recipe(recipe_file("draft")), load_recipe(recipe_file(s.recipe))
     start = time.monotonic()
 
     def keep(what: str, question: Question, splats: Splats, seconds: float, **more: float) -> dict[str, Any]:
         row = {"what": what, "prompt": question.prompt, "seed": s.seed, "cpu_seconds": round(seconds, 2), **more}
         row |= measured(question, splats, examiner)
-        with s.rows.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append_record(s.rows, row)
         print(f"{what:8} {question.prompt:44} {'stands' if row['stands'] else 'falls'}", flush=True)
         rows.append(row)
         return row

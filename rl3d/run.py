@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from rl3d.files import write_whole
+from rl3d.files import append_record, read_records, write_whole
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -96,19 +96,11 @@ class Run:
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to ``metrics.jsonl``."""
-        with open(self.folder / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(record) + "\n")
+        append_record(self.folder / "metrics.jsonl", record)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``; a last line cut by a kill is left out."""
-        path = self.folder / "metrics.jsonl"
-        records = []
-        for line in path.read_text().splitlines() if path.is_file() else []:
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return records
+        return read_records(self.folder / "metrics.jsonl")
 
     def cut_metrics(self, step: int) -> None:
         """Drop what was logged after this step: a resumed run logs it again."""

@@ -116,6 +116,11 @@ def read_questions(path: Path) -> list[Question]:
     return questions
 
 
+def evenly(questions: Sequence[Question], count: int) -> list[Question]:
+    """So many of them, spread evenly from the first to the last; all, if there are no more."""
+    return [questions[round(i)] for i in np.linspace(0, len(questions) - 1, min(count, len(questions)))]
+
+
 @dataclass(frozen=True)
 class ToyWorld:
     """The toybox: its objects at evaluation have seeds that no training uses."""

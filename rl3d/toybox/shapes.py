@@ -270,3 +270,8 @@ def join(*meshes: Mesh) -> Mesh:
 def pair(mesh: Mesh) -> Mesh:
     """A mesh on the left (y > 0), and its mirror image on the right."""
     return join(mesh, scale(mesh, (1, -1, 1)))
+
+
+def twins(mesh: Mesh, x: float, y: float, z: float) -> Mesh:
+    """The mesh at (x, y, z) and again, not mirrored, at (x, -y, z)."""
+    return join(move(mesh, x, y, z), move(mesh, x, -y, z))

@@ -122,10 +122,9 @@ def load_state(path: Path) -> dict | None:
 
 def log(path: Path, record: dict) -> None:
     """Append a line of JSON to a file, and print it."""
-    line = json.dumps({key: round(x, 5) if isinstance(x, float) else x for key, x in record.items()})
-    with path.open("a") as file:
-        file.write(line + "\n")
-    print(line, flush=True)
+    short = {key: round(x, 5) if isinstance(x, float) else x for key, x in record.items()}
+    append_record(path, short)
+    print(json.dumps(short), flush=True)
 
 
 def keep_memory() -> None:

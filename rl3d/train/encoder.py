@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rl3d.cameras import look_at_origin
-from rl3d.files import write_whole
+from rl3d.files import append_record, read_records, write_whole
 from rl3d.priors.embedded import fastest_dtype
 from rl3d.protocols import RewardInfo
 from rl3d.rewards.clip import Clip, ClipReward
@@ -304,7 +304,7 @@ def train(training: Training, data: ToyViews) -> Iterator[dict[str, Any]]:
             seconds = time.monotonic() - started
             _save(work, both, optimizers, step, seconds)
             saved = time.monotonic()
-        _append(log, record)
+        append_record(log, record)
         yield record
     _save(work, both, optimizers, step, seconds)
 
@@ -368,14 +368,9 @@ def _load(work: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimiz
         raise ValueError(f"{work} holds a training of another architecture or vocabulary: choose another --work") from error
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
-    lines = log.read_text().splitlines() if log.exists() else []
-    write_whole(log, "".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= state["step"]).encode())
+    kept = [record for record in read_records(log) if record["step"] <= state["step"]]
+    write_whole(log, "".join(json.dumps(record) + "\n" for record in kept).encode())
     return state["step"], state["seconds"]
-
-
-def _append(log: Path, record: dict[str, Any]) -> None:
-    with log.open("a") as file:
-        file.write(json.dumps(record) + "\n")
 
 
 # ---- the command line

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from rl3d.toybox.kinds.vehicles import pairs, softened
+from rl3d.toybox.kinds.vehicles import softened
 from rl3d.toybox.shapes import (
     Mesh,
     capsule,
@@ -27,6 +27,7 @@ from rl3d.toybox.shapes import (
     sphere,
     tube,
     turn,
+    twins,
 )
 from rl3d.toybox.things import Form, Kind, Piece, Rng
 
@@ -149,7 +150,7 @@ def airplane(rng: Rng, form: Form) -> list[Piece]:
             z=z - 0.3 * fat,
         )
         pods = lathe([(0, 0), (0.045, 0), (0.07, 0.08), (0.075, 0.2), (0.06, 0.22), (0, 0.22)], 16)
-        pods = pairs(turn(pods, "y", 90), 0.03, 0.42 * span, z - 0.3 * fat - 0.075)
+        pods = twins(turn(pods, "y", 90), 0.03, 0.42 * span, z - 0.3 * fat - 0.075)
         pieces.append(Piece("engine", pods, "engines"))
     else:
         x = rng.uniform(0.1, 0.16)
@@ -188,7 +189,7 @@ def airplane(rng: Rng, form: Form) -> list[Piece]:
     pieces += [Piece("tail", fin, "wings" if rng.random() < 0.4 else "main"), Piece("tailplane", plane)]
     if shape == "jet":
         xs = np.linspace(-0.42, 0.5, 6) * long
-        ports = join(*(pairs(ellipsoid(0.026, 0.02, 0.03, 8), x, 0.95 * fat, z + 0.3 * fat) for x in xs))
+        ports = join(*(twins(ellipsoid(0.026, 0.02, 0.03, 8), x, 0.95 * fat, z + 0.3 * fat) for x in xs))
         screen = move(ellipsoid(0.06, 0.72 * fat, 0.045, 12), 0.78 * long, 0, z + 0.58 * fat)
         pieces.append(Piece("window", join(ports, screen), "windows"))
     else:
@@ -208,7 +209,7 @@ def airplane(rng: Rng, form: Form) -> list[Piece]:
     main_x = 0.0 if shape == "jet" else 0.2
     tyre = move(turn(cylinder(gear, 0.06, 14), "x", 90), y=0.03)
     nose_x = 0.66 * long if shape == "jet" else -0.8 * long
-    pieces.append(Piece("wheel", join(pairs(tyre, main_x, 0.15, gear), move(tyre, nose_x, 0, gear)), "wheels"))
+    pieces.append(Piece("wheel", join(twins(tyre, main_x, 0.15, gear), move(tyre, nose_x, 0, gear)), "wheels"))
     legs = [rod((main_x, s * 0.15, gear), (main_x, s * 0.07, z), 0.024, n=8) for s in (-1, 1)]
     legs.append(rod((nose_x, 0, gear), (nose_x, 0, z), 0.024, n=8))
     pieces.append(Piece("landing gear", join(*legs), "struts"))

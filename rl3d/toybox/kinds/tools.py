@@ -21,6 +21,7 @@ from rl3d.toybox.shapes import (
     torus,
     tube,
     turn,
+    twins,
 )
 from rl3d.toybox.things import ALL_FORMS, Form, Kind, Piece, Rng
 
@@ -90,23 +91,18 @@ def hammer(rng: Rng, form: Form) -> list[Piece]:
             barrel = lathe([(0, 0), (0.9, 0), (1, 0.07), (1, 0.2), (0.92, 0.5), (1, 0.8), (1, 0.93), (0.9, 1), (0, 1)], 24)
             head = turn(move(scale(barrel, (size, size, long)), z=-long / 2), "x", 90)
             ring = turn(move(cylinder(size + 0.012, 0.045, 24), z=-0.0225), "x", 90)
-            rings = both_sides(ring, 0.34 * long)
+            rings = twins(ring, 0, 0.34 * long, 0)
         else:
             outline = [(-0.5, -0.7), (-0.42, -1), (-0.16, -0.72), (0.16, -0.72), (0.42, -1), (0.5, -0.7)]
             outline += [(-y, -z) for y, z in outline]
             head = plate(np.array(outline) * (long, 0.92 * size), 1.7 * size, 0.02)
-            rings = both_sides(box(1.75 * size, 0.04, 1.78 * size), 0.3 * long)
+            rings = twins(box(1.75 * size, 0.04, 1.78 * size), 0, 0.3 * long, 0)
             rings = move(rings, z=-0.89 * size)
         pieces = [Piece("head", move(head, z=height), smooth=shape == "mallet")]
         if rng.random() < 0.6:
             pieces.append(Piece("band", move(rings, z=height), "band", shape == "mallet"))
         handle = join(handle, move(cylinder(0.9 * thick, size + 0.03, 16), z=height))
     return [*pieces, Piece("handle", handle, "handle")]
-
-
-def both_sides(mesh: Mesh, y: float) -> Mesh:
-    """The mesh at y and at -y."""
-    return join(move(mesh, y=y), move(mesh, y=-y))
 
 
 def axe(rng: Rng, form: Form) -> list[Piece]:

@@ -26,6 +26,7 @@ from rl3d.toybox.shapes import (
     slab,
     sphere,
     turn,
+    twins,
 )
 from rl3d.toybox.things import Form, Kind, Piece, Rng
 
@@ -85,17 +86,12 @@ def _wheels(axles: Sequence[float], radius: float, width: float, track: float) -
     return pieces
 
 
-def pairs(mesh: Mesh, x: float, y: float, z: float) -> Mesh:
-    """The mesh at (x, y, z) and again at (x, -y, z)."""
-    return join(move(mesh, x, y, z), move(mesh, x, -y, z))
-
-
 def _lights(front: float, back: float, y: float, z: float, radius: float) -> list[Piece]:
     bulb = ellipsoid(0.5 * radius, radius, radius, 12)
     tail = rounded_box(0.05, 1.3 * radius, 1.6 * radius, 0.02, 2)
     return [
-        Piece("headlight", pairs(bulb, front, y, z), "lights"),
-        Piece("tail light", pairs(tail, back, y, z - 0.8 * radius), "tail lights"),
+        Piece("headlight", twins(bulb, front, y, z), "lights"),
+        Piece("tail light", twins(tail, back, y, z - 0.8 * radius), "tail lights"),
     ]
 
 
@@ -191,7 +187,7 @@ def truck(rng: Rng, form: Form) -> list[Piece]:
         wall, rise = 0.05, 0.62 * height
         lip = rise + rng.uniform(0.02, 0.1) * form.tall
         flank = [(-half, deck + 0.03), (-half + bed_long, deck + 0.03), (-half + bed_long, deck + lip), (-half, deck + rise)]
-        sides = pairs(slab(flank, wall), 0, 0.52 * width - wall / 2, 0)
+        sides = twins(slab(flank, wall), 0, 0.52 * width - wall / 2, 0)
         ends = join(
             move(box(wall, width, lip), -half + bed_long - wall / 2, 0, deck + 0.03),
             move(box(wall, width, rise), -half + wall / 2, 0, deck + 0.03),
@@ -305,7 +301,7 @@ def train(rng: Rng, form: Form) -> list[Piece]:
     if rng.random() < 0.4:
         tank = rounded_box(0.62 * (nose - cab_front), 0.16 * form.wide, 0.8 * boiler, 0.03, 2)
         pieces.append(
-            Piece("side tank", pairs(tank, cab_front + 0.31 * (nose - cab_front), width / 2 - 0.08 * form.wide, deck))
+            Piece("side tank", twins(tank, cab_front + 0.31 * (nose - cab_front), width / 2 - 0.08 * form.wide, deck))
         )
     chimney_x, rise = nose - 0.12, rng.uniform(0.2, 0.26) * form.tall
     shape = rng.choice(["funnel", "stack", "diamond"])
@@ -323,7 +319,7 @@ def train(rng: Rng, form: Form) -> list[Piece]:
     cab = rounded_box(cab_long, width, cab_top - deck + 0.03, 0.02, 2)
     z0 = deck + 0.5 * (cab_top - deck)
     pane = move(rounded_box(0.5 * cab_long, width + 0.02, 0.33 * (cab_top - deck), 0.02, 2), 0, 0, z0)
-    fore = move(pairs(box(cab_long + 0.02, 0.16 * width, 0.26 * (cab_top - deck)), 0, 0.36 * width, 0), z=z0 + 0.02)
+    fore = move(twins(box(cab_long + 0.02, 0.16 * width, 0.26 * (cab_top - deck)), 0, 0.36 * width, 0), z=z0 + 0.02)
     arch = np.radians(np.linspace(0, 180, 9))
     roof = np.column_stack([(width / 2 + 0.05) * np.cos(arch), 0.09 * np.sin(arch) ** 0.8])
     roof = turn(
@@ -344,14 +340,14 @@ def train(rng: Rng, form: Form) -> list[Piece]:
     fronts = [half - 0.15] if rng.random() < 0.5 else [half - 0.13, half - 0.15 - 2 * small]
     pieces += _wheels(fronts, small, 0.09, width + 0.05)
     bar = rounded_box(wheels[1] - wheels[0] + 0.12, 0.05, 0.05, 0.015, 2)
-    pieces.append(Piece("rod", pairs(bar, np.mean(wheels), width / 2 + 0.05, radius - 0.06), "bands", False))  # pyright: ignore[reportArgumentType]
+    pieces.append(Piece("rod", twins(bar, np.mean(wheels), width / 2 + 0.05, radius - 0.06), "bands", False))  # pyright: ignore[reportArgumentType]
     if rng.random() < 0.6:
         plough = slab([(half - 0.08, 0.03), (half + 0.1, 0.03), (half, 0.2), (half - 0.08, 0.2)], 0.86 * width)
         pieces.append(Piece("cowcatcher", plough, "buffers", False))
     else:
         beam = move(rounded_box(0.05, width + 0.02, 0.12, 0.02, 2), half, 0, 0.13)
         buffer = turn(lathe([(0, 0), (0.03, 0), (0.03, 0.05), (0.055, 0.05), (0.055, 0.08), (0, 0.08)], 14), "y", 90)
-        pieces.append(Piece("buffer", join(beam, pairs(buffer, half + 0.02, 0.3 * width, 0.19)), "buffers"))
+        pieces.append(Piece("buffer", join(beam, twins(buffer, half + 0.02, 0.3 * width, 0.19)), "buffers"))
     return pieces
 
 
