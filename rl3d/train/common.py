@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rl3d.files import append_record
 from rl3d.toybox.language import Language
 from rl3d.world.language import Words
 
