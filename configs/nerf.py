@@ -1,16 +1,16 @@
-"""A radiance field instead of splats: the default's terms on a hash grid (after Müller et al. 2022)."""
+"""A radiance field instead of splats: the default's draw and terms on a hash grid (after Müller et al. 2022)."""
 
 from rl3d.recipe import Recipe
 from rl3d.representations.nerf import Nerf
-from rl3d.start import Ball, Draw
+from rl3d.start import Draw, Hull
 from rl3d.terms.distillation import Distill
 from rl3d.terms.match import Match
 
 recipe = Recipe(
     about="a radiance field on a hash grid: match drawn views, then distil the prior; asset.ply holds splats fitted to it",
-    draw=Draw(views=4, elevations_deg=(10.0, 35.0), candidates=2),
-    start=Ball(count=1),
+    draw=Draw(views=4, elevations_deg=(10.0, 35.0), candidates=8),
+    start=Hull(),
     scene=Nerf(),
-    terms={"match": Match(until=0.6), "distill": Distill()},
-    steps=250,
+    terms={"match": Match(until=0.5), "distill": Distill()},
+    steps=200,
 )

@@ -116,13 +116,15 @@ def advance(o: Optimization) -> Report:
         group["lr"] = rate * recipe.cooldown**progress
 
     shared = recipe.rig.cameras(o.rng).to(o.scene.device)
-    asked = {name: signal.cameras(shared, o.rng) for name, signal in o.signals.items()}
+    # What has faded away costs nothing.
+    signals = {name: x for name, x in o.signals.items() if progress < getattr(recipe.terms[name], "until", 1.0)} or o.signals
+    asked = {name: signal.cameras(shared, o.rng) for name, signal in signals.items()}
     cameras, slices = _together(asked)
     rendered, trace = o.scene.render(cameras)
     leaves = rendered.leaves()
 
     pixel_losses, scene_losses, rewards = {}, {}, {}
-    for name, signal in o.signals.items():
+    for name, signal in signals.items():
         views = leaves.select(slices[name]) if asked[name] is not None else leaves
         now = Step(views, o.scene, o.prior, o.prompt, progress, o.rng, o.step)
         losses = signal.losses(now)

@@ -261,7 +261,11 @@ class Situation(NamedTuple):
 
 @runtime_checkable
 class Term(Protocol):
-    """A value that describes one signal: how something known about the wanted object changes the scene."""
+    """A value that describes one signal: how something known about the wanted object changes the scene.
+
+    A term that has an ``until`` in (0, 1] is over from that progress on: its views are rendered no more, unless every term of
+    the recipe is over.
+    """
 
     def build(self, situation: Situation) -> Signal:
         """Make the live part."""

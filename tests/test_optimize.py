@@ -86,6 +86,22 @@ def test_gradients_through_the_seam_equal_one_backward_through_everything():
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item() + 1e-5)
 
 
+@dataclass(frozen=True)
+class Brief(Own):
+    """A term that is over at half of the run."""
+
+    until: float = 0.5
+
+
+def test_a_term_that_is_over_is_rendered_no_more():
+    o = begin(recipe(terms={"paint": Paint(), "brief": Brief()}, steps=4), Prompt("x"))
+    reports = list(optimize(o))
+    assert [sorted(report.losses) for report in reports] == [["brief", "paint"]] * 2 + [["paint"]] * 2
+    assert [report.views.cameras.views for report in reports] == [3, 3, 2, 2]
+    alone = begin(recipe(terms={"brief": Brief()}, steps=4), Prompt("x"))
+    assert [sorted(report.losses) for report in optimize(alone)] == [["brief"]] * 4
+
+
 def test_a_ratio_sets_the_norm_of_a_gradient_on_the_pixels():
     r = recipe(terms={"paint": Paint(), "own": Own()}, ratios={"own": 0.25})
     norms = advance(begin(r, Prompt("x"))).norms

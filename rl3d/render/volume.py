@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rl3d.render import _march_numba
 from rl3d.types import Cameras
 
 
@@ -66,10 +67,46 @@ def blend(
     return Blended((weights[..., None] * features).sum(1), weights.sum(1), (weights * distances).sum(1))
 
 
-def occupied(grid: Bool[Tensor, "x y z"], points: Float[Tensor, "*n 3"], extent: float = 1.0) -> Bool[Tensor, "*n"]:
-    """Whether points lie in occupied cells of a grid over the cube of half-width ``extent``; outside of it, never."""
-    size = grid.shape[0]
-    cell = ((points + extent) * (size / (2 * extent))).floor().long()
-    inside = ((cell >= 0) & (cell < size)).all(-1)
+def march(
+    rays: Rays,
+    first: Float[Tensor, "r"],
+    step: Float[Tensor, "r"],
+    samples: int,
+    occupancy: Bool[Tensor, "n n n"],
+    solid: Float[Tensor, "n n n"],
+    dark: float = 7.0,
+) -> tuple[Int[Tensor, "k"], Int[Tensor, "k"], Float[Tensor, "k 3"]]:
+    """Find the samples that matter, of those at distances first, first + step, ... along each ray.
+
+    They lie in occupied cells of a grid over the cube [-1, 1]^3, and before the ray has come through an optical depth of
+    ``dark`` in cells that are at least ``solid`` (density in 1 / world units): what is behind shows by exp(-dark) at most.
+    Outside of the cube, and on rays whose step is 0, there are none.
+
+    Returns each one's ray, its number along the ray, and its place, in the order of rays and then of distance. On a CPU and in
+    float32 by compiled loops; not differentiable.
+    """
+    if occupancy.device.type == "cpu" and first.dtype == torch.float32:
+        return _march_numba.march(rays.origins, rays.directions, first, step, samples, occupancy, solid, dark)
+    return march_slowly(rays, first, step, samples, occupancy, solid, dark)
+
+
+def march_slowly(
+    rays: Rays,
+    first: Float[Tensor, "r"],
+    step: Float[Tensor, "r"],
+    samples: int,
+    occupancy: Bool[Tensor, "n n n"],
+    solid: Float[Tensor, "n n n"],
+    dark: float = 7.0,
+) -> tuple[Int[Tensor, "k"], Int[Tensor, "k"], Float[Tensor, "k 3"]]:
+    """What :func:`march` gives, in plain torch."""
+    size = len(occupancy)
+    distances = first[:, None] + torch.arange(samples, device=first.device) * step[:, None]
+    points = rays.origins[:, None] + distances[..., None] * rays.directions[:, None]
+    cell = ((points + 1) * (size / 2)).floor().long()
+    inside = ((cell >= 0) & (cell < size)).all(-1) & (step > 0)[:, None]
     x, y, z = cell.clamp(0, size - 1).unbind(-1)
-    return grid[x, y, z] & inside
+    depth = torch.where(inside, solid[x, y, z], 0) * step[:, None]
+    light = depth.cumsum(1) - depth <= dark
+    ray, sample = torch.nonzero(occupancy[x, y, z] & inside & light, as_tuple=True)
+    return ray, sample, points[ray, sample]

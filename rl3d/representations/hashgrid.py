@@ -17,11 +17,13 @@ class HashGrid(nn.Module):
 
     Level l has N_l = floor(N_min b^l) cells along each side (eq. 2 and 3), whose corners are stored in a table of at most
     ``table`` rows. Differentiable in the tables; in the points too where they ask for gradients (then in plain torch; else, on
-    a CPU and in float32, in compiled loops that give the same).
+    a CPU, in float32 and with two features, in compiled loops that give the same).
     """
 
     def __init__(self, levels: int = 8, features: int = 2, coarsest: int = 8, finest: int = 128, table: int = 2**15):
         super().__init__()
+        if table & (table - 1):
+            raise ValueError(f"a hash table has a power of two rows; got {table}")
         growth = (finest / coarsest) ** (1 / max(1, levels - 1))
         self.cells = [int(coarsest * growth**level + 1e-6) for level in range(levels)]
         self.rows = [min((n + 1) ** 3, table) for n in self.cells]
@@ -34,7 +36,8 @@ class HashGrid(nn.Module):
 
     def forward(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n d"]:
         """Features of points in the unit cube [0, 1]^3."""
-        fast = points.device.type == "cpu" and self.table.dtype == torch.float32 and not points.requires_grad
+        plain = points.device.type == "cpu" and self.table.dtype == torch.float32 and self.features == 2
+        fast = plain and not points.requires_grad
         if fast:
             return _hashgrid_numba.lookup(points, self.table, self.cells, self.rows)
         return self.look_up(points)

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from rl3d.geometry.fit import fit_splats
 from rl3d.geometry.tsdf import orbit_cameras
-from rl3d.render.volume import Blended, Rays, blend, camera_rays, occupied, sphere_span
+from rl3d.render.volume import Blended, Rays, blend, camera_rays, march, sphere_span
 from rl3d.representations.hashgrid import HashGrid
 from rl3d.types import Cameras, Splats, Views
 
@@ -21,9 +21,9 @@ from rl3d.types import Cameras, Splats, Views
 class Nerf:
     """A scene made of a radiance field within the unit sphere: how it renders and learns.
 
-    Density is ``sharpness`` softplus(network + bias), with a bias that falls from ``bias`` at the centre to -``bias`` at
-    ``bias_radius`` and stays there: a first lump of fog, without which score distillation finds nothing to pull at (after Poole
-    et al. 2022, "DreamFusion", appendix A.2; the linear form is that of Lin et al. 2023, "Magic3D").
+    Density is ``sharpness`` softplus(network + lump): the lump is ``inside`` where the first Gaussians are and ``outside`` away
+    from them. As fog it gives score distillation something to pull at (as the density bias of Poole et al. 2022, "DreamFusion",
+    appendix A.2, which is a ball), and empty space is empty from the first step.
     """
 
     levels: int = 8
@@ -37,8 +37,8 @@ class Nerf:
     """Along the diameter of the sphere."""
     sharpness: float = 25.0
     """Factor on density, in 1 / world units."""
-    bias: float = 1.0
-    bias_radius: float = 0.6
+    inside: float = 1.0
+    outside: float = -4.0
     rate_grid: float = 0.1
     """Adam's learning rate for the hash grid."""
     rate_network: float = 0.02
@@ -48,16 +48,18 @@ class Nerf:
     occupancy_decay: float = 0.8
     opaque: float = 0.02
     """Opacity of one sample's step below which a cell is empty."""
-    chunk: int = 8192
+    chunk: int = 2**15
     """Rays rendered at a time; memory grows with it."""
     seed: int = 0
     """Of the first weights."""
 
     def build(self, splats: Splats) -> RadianceField:
-        """Make the live scene. It starts as fog: ``splats``, a recipe's first Gaussians, tell only where."""
+        """Make the live scene. It starts as fog, where ``splats``, a recipe's first Gaussians, are."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return RadianceField(self).to(splats.means.device)
+            field = RadianceField(self).to(splats.means.device)
+        field.fill(splats.means)
+        return field
 
     def restore(self, state: dict[str, Tensor]) -> RadianceField:
         """Make the live scene that had this ``state_dict``."""
@@ -70,7 +72,9 @@ class RadianceField(nn.Module):
     """A :class:`~rl3d.protocols.Representation`: colour does not depend on the direction it is seen from."""
 
     density_peak: Tensor
+    lump: Tensor
     occupancy: Tensor
+    solid: Tensor
     shift: Tensor
 
     def __init__(self, settings: Nerf | None = None):
@@ -81,6 +85,8 @@ class RadianceField(nn.Module):
         cells = (s.occupancy_cells,) * 3
         self.register_buffer("density_peak", torch.zeros(cells))
         self.register_buffer("occupancy", torch.ones(cells, dtype=torch.bool))
+        self.register_buffer("solid", torch.zeros(cells))
+        self.register_buffer("lump", torch.full(cells, s.inside))
         self.register_buffer("shift", torch.tensor(0.5))
 
     @property
@@ -95,8 +101,9 @@ class RadianceField(nn.Module):
         """Density in 1 / world units, and sRGB in [0, 1], of points in [-1, 1]^3. Differentiable in the weights."""
         s = self.settings
         raw = self.network(self.grid((points + 1) / 2))
-        slope = (1 - points.detach().norm(dim=-1) / s.bias_radius).clamp(min=-1)
-        return s.sharpness * F.softplus(raw[:, 0] + s.bias * slope), torch.sigmoid(raw[:, 1:])
+        place = points.detach().flip(-1)[None, None, None]  # the lump's axes are x, y, z; grid_sample counts from the last
+        lump = F.grid_sample(self.lump[None, None], place, padding_mode="border", align_corners=False).flatten()
+        return s.sharpness * F.softplus(raw[:, 0] + lump), torch.sigmoid(raw[:, 1:])
 
     def render(self, cameras: Cameras, *, normals: bool = False) -> tuple[Views, None]:
         """Render ``[1 v]`` cameras, differentiably in every parameter. Normals come from the density around expected surface
@@ -120,17 +127,16 @@ class RadianceField(nn.Module):
         return Views(rgb, alpha, depth, None if facing is None else facing.view(*shape, 3), cameras), None
 
     def _see(self, rays: Rays, begin: Float[Tensor, "r"]) -> Blended:
-        """Sample rays evenly within the sphere and blend; samples in empty cells cost nothing."""
+        """Sample rays evenly within the sphere and blend; samples in empty cells, and deep inside, cost nothing."""
         enter, leave = sphere_span(rays)
-        step = ((leave - enter) / self.settings.samples)[:, None]
-        distances = enter[:, None] + (torch.arange(self.settings.samples, device=self.device) + begin[:, None]) * step
-        points = rays.origins[:, None] + distances[..., None] * rays.directions[:, None]
-        ray, sample = torch.nonzero(occupied(self.occupancy, points) & (step > 0), as_tuple=True)
-        density, rgb = self.field(points[ray, sample])
-        shape = distances.shape
-        densities = torch.zeros(shape, device=self.device).index_put((ray, sample), density)
-        colours = torch.zeros(*shape, 3, device=self.device).index_put((ray, sample), rgb)
-        return blend(densities, colours, distances, step)
+        step = (leave - enter) / self.settings.samples
+        first = enter + begin * step
+        ray, sample, points = march(rays, first, step, self.settings.samples, self.occupancy, self.solid)
+        density, rgb = self.field(points)
+        distances = first[:, None] + torch.arange(self.settings.samples, device=self.device) * step[:, None]
+        densities = torch.zeros_like(distances).index_put((ray, sample), density)
+        colours = rgb.new_zeros(*distances.shape, 3).index_put((ray, sample), rgb)
+        return blend(densities, colours, distances, step[:, None])
 
     def _normals(self, rays: Rays, seen: Blended) -> Float[Tensor, "r 3"]:
         """The direction in which density falls fastest at each ray's expected surface point; 0 where there is none."""
@@ -161,22 +167,35 @@ class RadianceField(nn.Module):
 
     @torch.no_grad()
     def refine(self, optimizer: torch.optim.Optimizer, trace: None, step: int, rng: torch.Generator) -> None:
-        """Move the samples, and now and then find out anew which space is empty."""
+        """Move the samples, and now and then find out anew which space is empty or solid."""
         self.shift.fill_(torch.rand((), generator=rng))
         if step % self.settings.occupancy_every == 0:
             self.find_empty_space(torch.rand(3, generator=rng))
 
     @torch.no_grad()
+    def fill(self, points: Float[Tensor, "n 3"]) -> None:
+        """Put the first fog around points, a cell's width further than they reach."""
+        s, size = self.settings, self.settings.occupancy_cells
+        x, y, z = ((points + 1) * (size / 2)).long().clamp(0, size - 1).unbind(-1)
+        near = torch.zeros_like(self.lump)
+        near[x, y, z] = 1
+        near = F.max_pool3d(near[None, None], 3, stride=1, padding=1)[0, 0]
+        self.lump.copy_(torch.lerp(torch.full_like(near, s.outside), torch.full_like(near, s.inside), near))
+        self.find_empty_space(torch.full((3,), 0.5))
+
+    @torch.no_grad()
     def find_empty_space(self, jitter: Float[Tensor, "3"]) -> None:
         """Look at a point of every cell, remember the densest for a while; a cell is empty when it and its neighbours are.
 
-        Nothing is called empty if all would be: a scene that has faded away may come back.
+        Nothing is called empty if all would be: a scene that has faded away may come back. A cell is as solid as the thinnest
+        of it and its neighbours now.
         """
         s = self.settings
         cells = s.occupancy_cells
         corner = torch.arange(cells, device=self.device)
         points = torch.stack(torch.meshgrid(corner, corner, corner, indexing="ij"), -1) + jitter.to(self.device)
         density = self.field((points * (2 / cells) - 1).view(-1, 3))[0].view(cells, cells, cells)
+        self.solid = -F.max_pool3d(-density[None, None], 3, stride=1, padding=1)[0, 0]
         self.density_peak = torch.maximum(s.occupancy_decay * self.density_peak, density)
         dense = -torch.expm1(-self.density_peak * 2 / s.samples) > s.opaque
         near = F.max_pool3d(dense[None, None].float(), 3, stride=1, padding=1)[0, 0] > 0

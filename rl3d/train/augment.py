@@ -1,7 +1,7 @@
 """Augmentations for encoders that must recognise splats as well as meshes, on any background.
 
 Each is a function of premultiplied ``[n 4 h w]`` pictures in [0, 1] and a generator, and changes each picture differently;
-:func:`compose` lays them over a background, after which there are three channels. None changes a hue.
+:func:`compose` lays them over a background, after which there are three channels. None changes a hue but :func:`dye`.
 """
 
 from __future__ import annotations
@@ -140,6 +140,24 @@ AUGMENT: dict[str, tuple[Change, ...]] = {
     ),
 }
 """Other changes in another order for the judge, so that it does not share the encoder's blind spots."""
+
+
+def dye(x: Float[Tensor, "n 4 h w"], rng: Rng) -> Float[Tensor, "n 4 h w"]:
+    """Paint anew: channels exchanged, half of the pictures inverted, faded and tinted. Shapes stay as they were."""
+    colour, alpha = x[:, :3], x[:, 3:]
+    order = torch.rand(len(x), 3, generator=rng).argsort(1)[..., None, None]
+    colour = colour.gather(1, order.expand_as(colour))
+    colour = torch.where(between(0.0, 1.0, len(x), rng) < 0.5, alpha - colour, colour)
+    colour = torch.lerp(colour, colour.mean(1, keepdim=True).expand_as(colour), between(0.0, 1.0, len(x), rng))
+    tint = 0.3 + 0.7 * torch.rand(len(x), 3, 1, 1, generator=rng)
+    return torch.cat([colour * tint, alpha], 1)
+
+
+def melt(x: Float[Tensor, "n c h w"], rng: Rng) -> Float[Tensor, "n c h w"]:
+    """Bend so much that shapes are lost. Colours stay as they were."""
+    bend = F.interpolate(torch.randn(len(x), 2, 6, 6, generator=rng), list(x.shape[-2:]), mode="bicubic")
+    grid = F.affine_grid(torch.eye(2, 3).expand(len(x), 2, 3), list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid + 0.3 * bend.movedim(1, -1), align_corners=False)
 
 
 def compose(changes: tuple[Change, ...], x: Float[Tensor, "n 4 h w"], rng: Rng, share: float = 1.0) -> Float[Tensor, "n 3 h w"]:

@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,10 @@ class Training:
     """Views of each."""
     misses: int = 1
     """Near misses of each caption, as further negatives."""
+    dyed: float = 0.2
+    """Share of toys that are shown in other colours, of which no text then speaks: so a kind is not told by its usual paint."""
+    melted: float = 0.1
+    """Share of toys whose shape is lost, and which are asked for colours alone: so a paint is not told by its usual kinds."""
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     seed: int = 0
@@ -152,9 +156,14 @@ class Batch:
     pixels: Float[Tensor, "n 4 h w"]
     """Premultiplied; the views of a toy follow each other."""
     toys: tuple[Spec, ...]
+    """What the views show; of dyed toys nothing is said of colours."""
     claims: tuple[Spec, ...]
     """What the texts say: first the toys' own specs, then near misses."""
     texts: tuple[str, ...]
+    dyed: Bool[Tensor, "n"]
+    """Which views are to be shown in other colours."""
+    melted: Bool[Tensor, "n"]
+    """Which views are to lose their shape."""
 
 
 def draw(data: ToyViews, training: Training, step: int) -> Batch:
@@ -163,12 +172,21 @@ def draw(data: ToyViews, training: Training, step: int) -> Batch:
     picks = np.sort(rng.choice(len(data.specs), min(training.toys, len(data.specs)), replace=False))
     views = np.stack([rng.choice(data.rgba.shape[1], training.views, replace=False) for _ in picks])
     pixels = torch.from_numpy(data.rgba[picks[:, None], views]).flatten(0, 1).movedim(-1, 1).float() / 255
-    toys = tuple(data.specs[i] for i in picks)
+    lot = rng.random(len(picks))
+    dyed, melted = lot < training.dyed, lot > 1 - training.melted
+    toys = tuple(unpainted(data.specs[i]) if dye else data.specs[i] for i, dye in zip(picks, dyed, strict=True))
     claims = list(toys)
-    for toy in toys:
-        claims += data.language.some_misses(toy, rng, training.misses, "train")
+    for toy, dye in zip(toys, dyed, strict=True):
+        misses = data.language.some_misses(toy, rng, training.misses, "train")
+        claims += map(unpainted, misses) if dye else misses
     texts = [data.language.caption(claim, rng) for claim in claims]
-    return Batch(pixels, toys, tuple(claims), tuple(_with_noise(text, rng) for text in texts))
+    marks = (torch.from_numpy(mark).repeat_interleave(training.views) for mark in (dyed, melted))
+    return Batch(pixels, toys, tuple(claims), tuple(_with_noise(text, rng) for text in texts), *marks)
+
+
+def unpainted(spec: Spec) -> Spec:
+    """What is left of a spec when colours and stuff are not spoken of."""
+    return replace(spec, items=tuple(replace(item, paint=None, accent=None, stuff=None) for item in spec.items))
 
 
 def _with_noise(text: str, rng: np.random.Generator) -> str:
@@ -196,7 +214,11 @@ def loss_of(
     """
     model: Any = reward.model
     late = min(1.0, 3 * progress)
-    pixels = augment.compose(augment.AUGMENT[role], batch.pixels, rng, share=0.6 * late)
+    pixels = batch.pixels.clone()
+    for mark, change in ((batch.dyed, augment.dye), (batch.melted, augment.melt)):
+        if mark.any():
+            pixels[mark] = change(pixels[mark], rng)
+    pixels = augment.compose(augment.AUGMENT[role], pixels, rng, share=0.6 * late)
     dtype = fastest_dtype()
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         images = model.encode_image(reward.prepare(pixels).to(memory_format=torch.channels_last))
@@ -205,8 +227,10 @@ def loss_of(
     logits = model.logit_scale.clamp(max=math.log(100)).exp() * images @ texts.T
     views, own = len(images) // len(batch.toys), len(batch.toys)
     right, wrong = (x.repeat_interleave(views, 0) for x in compare(batch.toys, batch.claims, language))
+    right, wrong = (x & ~batch.melted[:, None] for x in (right, wrong))
     assert isinstance(facets, Facets)
     answers = facets.right(batch.toys, seen=True).repeat_interleave(views, 0)
+    answers[batch.melted] = facets.of_colours(answers[batch.melted])
     seen, told = facets(images, answers), facets(texts, facets.right(batch.claims, seen=False))
     agree = contrast(logits, right, wrong) + contrast(logits[:, :own].T, right[:, :own].T, wrong[:, :own].T)
     parts = {"seen": float(seen.detach()), "told": float(told.detach()), "contrast": float(agree.detach())}
@@ -278,6 +302,8 @@ def train(training: Training, data: ToyViews) -> Iterator[dict[str, Any]]:
     both = _with_facets(model, training.seed, data.language)
     optimizers = _optimizers(both, training)
     step, seconds = _load(work, both, optimizers)
+    if training.init is not None and not step:
+        acquaint(reward, both["facets"], data, training)
     log, started, saved = work / "log.jsonl", time.monotonic() - seconds, time.monotonic()
     while (progress := step / training.steps if training.steps else seconds / (60 * training.minutes)) < 1:
         rate = training.learning_rate * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * progress))
@@ -307,6 +333,32 @@ def train(training: Training, data: ToyViews) -> Iterator[dict[str, Any]]:
         append_record(log, record)
         yield record
     _save(work, both, optimizers, step, seconds)
+
+
+def acquaint(reward: ClipReward, facets: nn.Module, data: ToyViews, training: Training, batches: int = 24) -> None:
+    """Let new facets learn to read a trained model before it learns from them.
+
+    Facets are thrown away after a training. Fresh ones, whose loss is far off, would tear down what the model knows.
+    """
+    assert isinstance(facets, Facets)
+    model: Any = reward.eval().model
+    seen, told = [], []
+    with torch.no_grad():
+        for step in range(batches):
+            batch = draw(data, replace(training, dyed=0.0, melted=0.0), 2**32 + step)  # other toys than the first steps'
+            right = facets.right(batch.toys, seen=True).repeat_interleave(training.views, 0)
+            pixels = augment.compose((), batch.pixels, torch.Generator(), share=0.0)
+            seen.append((model.encode_image(reward.prepare(pixels)), right))
+            if not training.new_text:
+                tokens = reward.tokenizer(list(batch.texts))
+                told.append((embed_tokens(model, tokens), facets.right(batch.claims, seen=False)))
+    groups = [[torch.cat(x) for x in zip(*pairs, strict=True)] for pairs in (seen, told) if pairs]
+    optimizer = torch.optim.AdamW(facets.parameters(), lr=1e-2)
+    for _ in range(200):
+        optimizer.zero_grad()
+        torch.stack([facets(F.normalize(x.float(), dim=-1), right) for x, right in groups]).sum().backward()
+        optimizer.step()
+    reward.train()
 
 
 def due(saved: float, training: Training) -> bool:

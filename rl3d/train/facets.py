@@ -49,6 +49,12 @@ class Facets(nn.Module):
             right[:, self.unseen] = left_open.masked_fill(left_open == 0, -1)
         return right
 
+    def of_colours(self, right: Int[Tensor, "n f"]) -> Int[Tensor, "n f"]:
+        """The answers of what views still tell where shapes are lost: colours and stuff."""
+        asked = torch.zeros(right.shape[1], dtype=torch.bool)
+        asked[self.unseen] = True
+        return right.masked_fill(~asked, -1)
+
     def forward(self, embeddings: Float[Tensor, "n d"], right: Int[Tensor, "n f"]) -> Float[Tensor, ""]:
         """The cross-entropy of all questions that have an answer, summed over questions, and the mean over rows."""
         logits = self.read(embeddings * embeddings.shape[1] ** 0.5).split([len(a) for a in self.answers], dim=1)
@@ -57,9 +63,10 @@ class Facets(nn.Module):
 
     @torch.no_grad()
     def hits(self, embeddings: Float[Tensor, "n d"], right: Int[Tensor, "n f"]) -> float:
-        """How often the first thing's kind is named rightly."""
-        kinds = self.read(embeddings)[:, : len(self.answers[0])]
-        return float((kinds.argmax(1) == right[:, 0]).float().mean())
+        """How often the first thing's kind is named rightly, where it can be told."""
+        asked = right[:, 0] >= 0
+        kinds = self.read(embeddings)[:, : len(self.answers[0])].argmax(1)
+        return float((kinds == right[:, 0])[asked].float().mean())
 
 
 def _value(item: Item, name: str) -> Any:

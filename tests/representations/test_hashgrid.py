@@ -75,3 +75,8 @@ def test_levels_grow_geometrically(levels, coarsest, finest):
     assert cells[0] == coarsest
     assert levels == 1 or cells[-1] == finest
     assert cells == sorted(cells)
+
+
+def test_a_table_whose_rows_are_no_power_of_two_is_refused():
+    with pytest.raises(ValueError, match="power of two rows; got 500"):
+        grid(table=500)

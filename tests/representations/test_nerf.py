@@ -58,6 +58,34 @@ def test_empty_space_is_found_and_costs_nothing(field):
     assert (sparse.alpha - dense.alpha).abs().max() < 0.1
 
 
+def test_fog_is_where_the_first_gaussians_are_and_nowhere_else():
+    settings = Nerf(levels=2, finest=16, table=2**10, hidden=8, samples=64, occupancy_cells=24)
+    place = torch.tensor([[0.5, -0.3, 0.1]])
+    field = settings.build(from_points(place, torch.zeros(1, 3), 0.1))
+    cells = torch.nonzero(field.occupancy)
+    assert 1 <= len(cells) <= 7**3
+    middle = (cells + 0.5).mean(0) * (2 / 24) - 1
+    torch.testing.assert_close(middle, place[0], atol=2 / 24, rtol=0)
+    with torch.no_grad():
+        inside, outside = (field.field(points)[0] for points in (place, -place))
+    assert inside > 20 * outside
+
+
+def test_what_lies_deep_inside_costs_nothing(monkeypatch):
+    field = SMALL.build(NOWHERE)
+    field.lump.fill_(1.0)
+    field.find_empty_space(torch.full((3,), 0.5))
+    counts, own = [], field.field
+    monkeypatch.setattr(field, "field", lambda points: counts.append(len(points)) or own(points))
+    cameras = Orbit(2, size=24).cameras()
+    with torch.no_grad():
+        shown = field.render(cameras)[0]
+        field.solid.zero_()
+        whole = field.render(cameras)[0]
+    assert counts[0] < 0.6 * counts[1]
+    assert (shown.rgba - whole.rgba).abs().max() < 1.5e-3  # exp(-7) is 0.9e-3
+
+
 def test_normals_face_the_camera_and_point_out_of_the_ball(field):
     with torch.no_grad():
         views = field.render(Orbit(1, 0.0, size=24).cameras(), normals=True)[0]

@@ -13,6 +13,7 @@ from rl3d.toybox import grammar, pools
 from rl3d.toybox.dataset import ToyViews
 from rl3d.toybox.things import Item, Spec
 from rl3d.train import augment, encoder, towers
+from rl3d.train.facets import Facets
 
 RED, BLUE = Spec((Item("mug", "red"),)), Spec((Item("mug", "blue"),))
 PAIR = Spec((Item("cube", "red"), Item("ball", "blue")), "next to")
@@ -117,6 +118,60 @@ def test_a_batch_is_views_captions_and_near_misses(data):
     assert all(any(pools.contradicts(toy, miss) for toy in batch.toys) for miss in batch.claims[4:])
     assert encoder.draw(data, training, 7).texts == batch.texts
     assert encoder.draw(data, training, 8).texts != batch.texts
+
+
+def test_dyed_toys_are_not_spoken_of_in_colours_and_their_shapes_stay(data):
+    batch = encoder.draw(data, encoder.Training("judge", toys=6, views=2, dyed=1.0, melted=0.0), 3)
+    assert batch.dyed.all()
+    assert not batch.melted.any()
+    assert all(item.paint is item.accent is item.stuff is None for claim in batch.claims for item in claim.items)
+    assert not {word for text in batch.texts for word in text.split()} & set(grammar.COLOURS)
+    right, wrong = encoder.compare(batch.toys, batch.claims)
+    assert right[:, :6].diagonal().all()
+    assert not (right & wrong).any()
+    x = pictures()
+    dyed = augment.dye(x, torch.Generator().manual_seed(0))
+    assert torch.equal(dyed[:, 3], x[:, 3])
+    assert (dyed[:, :3] <= dyed[:, 3:] + 1e-6).all()  # still premultiplied
+    assert (dyed[:, :3] - x[:, :3]).abs().mean() > 0.1
+
+
+def test_melted_toys_are_asked_for_colours_alone(data, tmp_path):
+    training = encoder.Training("judge", toys=6, views=2, dyed=0.0, melted=1.0)
+    batch = encoder.draw(data, training, 3)
+    words = grammar.vocabulary()
+    towers.write_blank(tmp_path, towers.config("judge", words), words)
+    reward = encoder.wrap(towers.blank(tmp_path, 0), tmp_path)
+    facets = Facets(192, 0)
+    _, parts = encoder.loss_of(reward, facets, batch, "judge", torch.Generator().manual_seed(0))
+    assert math.isnan(parts["kind"])  # nobody was asked
+    right = facets.of_colours(facets.right(batch.toys, seen=True))
+    (kind, paint), told = (facets.asked.index(name) for name in ("kind", "paint")), [toy.items[0].paint for toy in batch.toys]
+    assert (right[:, kind] == -1).all()
+    assert [int(x) >= 0 for x in right[:, paint]] == [x is not None for x in told]
+    x = torch.zeros(4, 4, 32, 32)
+    x[:, 0::3, 8:24, 8:24] = 1.0  # red squares
+    melted = augment.melt(x, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(melted[:, 0], melted[:, 3])
+    assert not melted[:, 1:3].any()
+    assert ((melted - x).abs().mean((1, 2, 3)) > 0.05).all()
+
+
+def test_new_facets_read_a_trained_model_before_they_teach_it(data, tmp_path):
+    words = grammar.vocabulary()
+    towers.write_blank(tmp_path, towers.config("judge", words), words)
+    reward = encoder.wrap(towers.blank(tmp_path, 0), tmp_path)
+    before = {name: x.clone() for name, x in reward.state_dict().items()}
+    facets, training = Facets(192, 0), encoder.Training("judge", toys=6, views=2)
+    batch = encoder.draw(data, training, 0)
+    losses = []
+    for _ in range(2):
+        _, parts = encoder.loss_of(reward, facets, batch, "judge", torch.Generator().manual_seed(0))
+        losses.append(parts["told"])
+        reward.load_state_dict(before)  # running means of batch normalisation
+        encoder.acquaint(reward, facets, data, training, batches=2)
+    assert losses[1] < 0.6 * losses[0]
+    assert all(torch.equal(x, before[name]) for name, x in reward.state_dict().items())
 
 
 def test_texts_embed_alike_without_padding(tmp_path):
