@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rl3d.protocols import Heard, Prior, Representation, Signal, Situation, Step
+from rl3d.protocols import Heard, Prior, Representation, Signal, Situation, Step, Term
 from rl3d.recipe import Recipe
 from rl3d.tutor import Tutor, guided
 from rl3d.types import Cameras, Prompt, Views
@@ -116,8 +116,7 @@ def advance(o: Optimization) -> Report:
         group["lr"] = rate * recipe.cooldown**progress
 
     shared = recipe.rig.cameras(o.rng).to(o.scene.device)
-    # What has faded away costs nothing.
-    signals = {name: x for name, x in o.signals.items() if progress < getattr(recipe.terms[name], "until", 1.0)} or o.signals
+    signals = {name: signal for name, signal in o.signals.items() if not _over(recipe.terms[name], progress)} or o.signals
     asked = {name: signal.cameras(shared, o.rng) for name, signal in signals.items()}
     cameras, slices = _together(asked)
     rendered, trace = o.scene.render(cameras)
@@ -172,6 +171,12 @@ def advance(o: Optimization) -> Report:
     cosines = _cosines(gradients, norms)
     taught = {} if o.tutor is None or not o.tutor.due(o.step, progress) else o.tutor.lesson(o.scene, o.rng)
     return Report(o.step, losses, norms, weights, cosines, rewards, len(o.scene), not good, rendered.detach(), taught)
+
+
+def _over(term: Term, progress: float) -> bool:
+    """Whether a term has faded away, and should cost nothing more."""
+    over = getattr(term, "over", None)
+    return over is not None and over(progress)
 
 
 def _together(asked: Mapping[str, Cameras | None]) -> tuple[Cameras, dict[str, slice]]:

@@ -263,8 +263,8 @@ class Situation(NamedTuple):
 class Term(Protocol):
     """A value that describes one signal: how something known about the wanted object changes the scene.
 
-    A term that has an ``until`` in (0, 1] is over from that progress on: its views are rendered no more, unless every term of
-    the recipe is over.
+    A term that ends before the run does may say so by a method ``over(progress) -> bool``: its views are then rendered no more,
+    unless every term of the recipe is over.
     """
 
     def build(self, situation: Situation) -> Signal:

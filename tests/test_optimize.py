@@ -90,7 +90,8 @@ def test_gradients_through_the_seam_equal_one_backward_through_everything():
 class Brief(Own):
     """A term that is over at half of the run."""
 
-    until: float = 0.5
+    def over(self, progress):
+        return progress >= 0.5
 
 
 def test_a_term_that_is_over_is_rendered_no_more():

@@ -21,6 +21,10 @@ class Match:
     until: float = 1.0
     """The progress, in (0, 1], at which this term fades to nothing; it falls linearly over the last quarter before."""
 
+    def over(self, progress: float) -> bool:
+        """Whether nothing is left of it."""
+        return progress >= self.until
+
     def build(self, situation: Situation) -> Signal:
         if situation.drawn is None:
             raise ValueError("matching needs views drawn from a prior: set the recipe's `draw`, or drop this term")
