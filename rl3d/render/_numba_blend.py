@@ -17,6 +17,7 @@ from numba import njit, prange
 from rl3d.render._compile import INLINE, NO, PARALLEL, STRICT, YES, F, sure
 from rl3d.render._numba_bins import LOG2E, TILE, unpack
 from rl3d.render._vectors import (
+    ask,
     both,
     exp2,
     load,
@@ -36,8 +37,10 @@ from rl3d.render._vectors import (
 
 GEOMETRY = 8
 """Gradients of a pair that are not of features: six moments (see :func:`_unblend_pair`), and two of AbsGS."""
-MAX_ALPHA, MIN_TRANSMITTANCE = F(0.999), F(1e-4)
+MIN_TRANSMITTANCE = F(1e-4)
 LOG_MAX_ALPHA, LOG_MIN_ALPHA = F(math.log2(0.999)), F(-math.log2(255))
+RUN = 8
+"""Neighbouring tiles that one thread works on in a row."""
 CHUNK = 256
 """Gaussians whose gradients a thread sums at once."""
 CHECK_EVERY = 8
@@ -71,7 +74,7 @@ def _open_rows(state, stride, low, high):
 @njit(**INLINE)
 @no_type_check
 def _log_alpha(base, slope, c, limit, dy):
-    """log2 of a Gaussian's alpha along a row; rounding may not lift it above the Gaussian's opacity."""
+    """log2 of a Gaussian's alpha along a row: at most ``limit``, that of its opacity or of 0.999."""
     log_alpha = base - (slope + dy * c) * dy
     return where(log_alpha < limit, log_alpha, limit)
 
@@ -79,19 +82,17 @@ def _log_alpha(base, slope, c, limit, dy):
 @njit(**INLINE)
 @no_type_check
 def _alpha(log_alpha):
-    alpha = exp2(log_alpha)
-    alpha = where(alpha < MAX_ALPHA, alpha, MAX_ALPHA)
-    return where(log_alpha >= LOG_MIN_ALPHA, alpha, F(0))
+    return where(log_alpha >= LOG_MIN_ALPHA, exp2(log_alpha), F(0))
 
 
 @njit(**INLINE)
 @no_type_check
 def _blend_pair(first, last, columns, top, g, records, features, state, stride, weights, many):
     """Let one Gaussian pass over the rows [first, last) of a tile: add its features, or four of many, and keep its weights."""
-    x, y, limit = records[g, 0], records[g, 1], splat(records[g, 5])
+    x, y, peak = records[g, 0], records[g, 1], records[g, 5]
     a, b, c = splat(records[g, 2]), splat(records[g, 3]), splat(records[g, 4])
-    dx = columns - x
-    base, slope = limit - a * dx * dx, b * dx
+    dx, limit = columns - x, splat(min(peak, LOG_MAX_ALPHA))
+    base, slope = splat(peak) - a * dx * dx, b * dx
     f0, f1, f2 = splat(features[g, 0]), splat(features[g, 1]), splat(features[g, 2])
     f3 = splat(features[g, 3] if sure(many) else F(0))
     dy = splat((top + F(first)) - y)
@@ -140,6 +141,19 @@ def _centers(left):
 
 @njit(**INLINE)
 @no_type_check
+def _ask_tile(left, top, image):
+    """Have a tile of ``image`` [h w c] fetched, row by row: they lie far apart, so that memory cannot guess what comes next."""
+    height, width, channels = image.shape
+    size = channels * min(TILE, width - left)
+    for row in range(top, min(top + TILE, height)):
+        at = channels * (row * width + left)
+        for i in range(at, at + size, TILE):
+            ask(image, i)
+        ask(image, at + size - 1)
+
+
+@njit(**INLINE)
+@no_type_check
 def _write_row(state, at, out, alpha, pixel, channels, many):
     """Write what the sixteen pixels from ``pixel`` on show."""
     store(alpha, pixel, minus_abs(load(state, at)) + F(1))
@@ -160,6 +174,8 @@ def _blend_tile(start, stop, left, top, pairs, records, features, out, alpha, ma
     padded = features.shape[1]
     stride = (1 + padded) * TILE
     state, weights, columns = scratch(TILE * stride), scratch(TILE * TILE), _centers(left)
+    _ask_tile(left, top, out)
+    _ask_tile(left, top, alpha)
     _start_tile(state, stride, left, top, width, height)
     low, high, k = 0, TILE, start
     while k < stop:
@@ -186,12 +202,19 @@ def _blend_tile(start, stop, left, top, pairs, records, features, out, alpha, ma
 
 @njit(**STRICT)
 @no_type_check
-def _spread(task, tasks):
-    """A permutation of tasks that gives every thread its share of the image's middle, where most of the work is."""
-    step = int(tasks * 0.6180339887) | 1
-    while math.gcd(step, tasks) != 1:
+def _spread(number, tasks):
+    """A permutation of tasks that gives every thread its share of the image's middle, where most of the work is.
+
+    Where there are many, runs of neighbours stay together: they share pages of memory.
+    """
+    number, run = np.int64(number), RUN if tasks >= RUN * RUN else 1
+    runs = tasks // run
+    if number >= runs * run:
+        return number
+    step = int(runs * 0.6180339887) | 1
+    while math.gcd(step, runs) != 1:
         step += 2
-    return task * step % tasks
+    return number // run * step % runs * run + number % run
 
 
 def blend(starts, pairs, records, features, out, alpha):
@@ -223,9 +246,9 @@ def _median_tile(start, stop, left, top, pairs, records, found):
     _start_tile(state, TILE, left, top, width, height)
     for k in range(start, stop):
         g, first, last = unpack(pairs[k])
-        x, y, a, b, c, limit = records[g, 0], records[g, 1], records[g, 2], records[g, 3], records[g, 4], records[g, 5]
-        dx = columns - x
-        base, slope = limit - a * dx * dx, b * dx
+        x, y, a, b, c, peak = records[g, 0], records[g, 1], records[g, 2], records[g, 3], records[g, 4], records[g, 5]
+        dx, limit = columns - x, min(peak, LOG_MAX_ALPHA)
+        base, slope = splat(peak) - a * dx * dx, b * dx
         for row in range(first, last):
             at = row * TILE
             before = load(state, at)
@@ -263,10 +286,10 @@ def _unblend_pair(first, last, columns, top, g, records, features, state, stride
     A row's state is the light let through, the loss's share of everything behind, and the gradients of alpha and of features.
     With s = sum of later weights times their gradients, d loss / d alpha = transmittance * gradient - s / (1 - alpha).
     """
-    x, y, limit = records[g, 0], records[g, 1], splat(records[g, 5])
+    x, y, peak = records[g, 0], records[g, 1], records[g, 5]
     a, b, c = splat(records[g, 2]), splat(records[g, 3]), splat(records[g, 4])
-    dx = columns - x
-    base, slope = limit - a * dx * dx, b * dx
+    dx, limit = columns - x, splat(min(peak, LOG_MAX_ALPHA))
+    base, slope = splat(peak) - a * dx * dx, b * dx
     f0, f1, f2 = splat(features[g, 0]), splat(features[g, 1]), splat(features[g, 2])
     f3 = splat(features[g, 3] if sure(many) else F(0))
     zero = splat(F(0))
@@ -292,8 +315,8 @@ def _unblend_pair(first, last, columns, top, g, records, features, state, stride
                 gradient = gradient + load(state, at + (3 + channel) * TILE) * features[g, channel]
         behind = load(state, at + 16) - weight * gradient
         store(state, at + 16, behind)
-        e = where(alive, (before * gradient - behind / (F(1) - alpha)) * alpha, F(0))
-        e = where(log_alpha < LOG_MAX_ALPHA, e, F(0))
+        free = both(alive, log_alpha < LOG_MAX_ALPHA)
+        e = where(free, (before * gradient - behind / (F(1) - alpha)) * alpha, F(0))
         ey = e * dy
         s0, s1, s2 = s0 + e, s1 + ey, s2 + ey * dy
         sum0, sum1, sum2 = sum0 + weight * u0, sum1 + weight * u1, sum2 + weight * u2
@@ -457,6 +480,10 @@ def _unblend(starts, pairs, taken, conics, opacities, records, features, out, al
         i, t = task // (across * down), task % (across * down)
         left, top = t % across * TILE, t // across * TILE
         view = (records[i], features[i], out[i], alpha[i], d_out[i], d_alpha[i])
+        coming = _spread(min(number + 1, v * across * down - 1), v * across * down)
+        if coming == task + 1 and coming % across > 0:
+            for image in (out[i], alpha[i], d_out[i], d_alpha[i]):
+                _ask_tile(left + TILE, top, image)
         start = starts[task]
         _unblend_tile(start, start + taken[task], left, top, pairs, slots, *view, grads, room, many, absolute)
     d_means, d_conics = np.empty((v, n, 2), np.float32), np.empty((v, n, 3), np.float32)

@@ -117,6 +117,23 @@ def store(typingctx, array, index, x):
     return types.void(array, index, x), codegen
 
 
+@intrinsic
+@no_type_check
+def ask(typingctx, array, index):
+    """Let the processor fetch the line of the cache with this flat index of a contiguous float32 array, and go on meanwhile."""
+    if not _is_block(array):
+        return None
+
+    def codegen(context, builder, sig, args):
+        place = builder.bitcast(_pointer(context, builder, sig, args), ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [place.type, *[ir.IntType(32)] * 3])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
+        builder.call(function, [place, *(ir.Constant(ir.IntType(32), x) for x in (0, 3, 1))])  # to read, keep near, data
+        return context.get_dummy_value()
+
+    return types.void(array, index), codegen
+
+
 @no_type_check
 def _lanes(builder, x, y, lanes):
     """Lanes of two vectors that lie one after the other."""
