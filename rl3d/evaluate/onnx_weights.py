@@ -64,7 +64,9 @@ def vision_transformer(graph: Graph) -> dict[str, Tensor]:
         ValueError: if it is of another form.
     """
     weights = {name.removeprefix("model."): x for name, x in graph.tensors.items() if "::" not in name}
-    products = {n.outputs[0]: graph.tensors[n.inputs[1]] for n in graph.nodes if n.kind == "MatMul" and n.inputs[1] in graph.tensors}
+    products = {
+        n.outputs[0]: graph.tensors[n.inputs[1]] for n in graph.nodes if n.kind == "MatMul" and n.inputs[1] in graph.tensors
+    }
     positions: list[Tensor] = []
     for node in graph.nodes:
         known = [name for name in node.inputs if name in graph.tensors]
