@@ -64,16 +64,21 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(config["std"]))
         self.requires_grad_(False).eval()
 
-    @torch.no_grad()
     def forward(self, views: Views) -> Float[Tensor, "b v d"]:
         """Its answers to each view: features of unit length, or probabilities of classes."""
+        return self.look(opaque(views.over(GRAY))).unflatten(0, views.rgb.shape[:2])
+
+    @torch.no_grad()
+    def look(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Its answers to opaque sRGB pictures in [0, 1]."""
         assert isinstance(self.mean, Tensor)
         assert isinstance(self.std, Tensor)
-        pixels = opaque(views.over(GRAY)).clamp(0, 1)
-        seen = normalise(fit(pixels, (self.size, self.size)), self.mean, self.std)
-        answers = torch.cat([self.net(some) for some in seen.split(64)]).float()
-        answers = answers.softmax(-1) if self.names else F.normalize(answers, dim=-1)
-        return answers.unflatten(0, views.rgb.shape[:2])
+        answers = [self._answer(some, self.mean, self.std) for some in pixels.clamp(0, 1).split(64)]
+        return torch.cat(answers)
+
+    def _answer(self, pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        found = self.net(normalise(fit(pixels, (self.size, self.size)), mean, std)).float()
+        return found.softmax(-1) if self.names else F.normalize(found, dim=-1)
 
 
 class Sentences(nn.Module):
