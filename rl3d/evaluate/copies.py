@@ -250,7 +250,9 @@ def picture(
     over = (rgba[..., :3] + (1 - rgba[..., 3:]) * GRAY).clamp(0, 1)
     large = (255 * over).round().byte().numpy()
     factor = max(1, 128 // large.shape[-2])
-    return np.asarray(contact_sheet(large.repeat(factor, 2).repeat(factor, 3), texts, columns=2))
+    large = large.repeat(factor, 2).repeat(factor, 3)
+    large[:, 1::2, :, -4:] = 255  # a gap after each pair
+    return np.asarray(contact_sheet(large, texts, columns=2))
 
 
 def _pair(found: Found, match: Match, data: ToyViews) -> Float[Tensor, "2 h w 4"]:
