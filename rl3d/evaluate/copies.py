@@ -4,11 +4,13 @@ For held-out prompts a sample is drawn, and its nearest training renders are fou
 features of the embedded encoder, or of DINOv2 (``--networks``), among those sets of views that show something of the same kind
 or are near in pixels. Objects that no training saw, of the same prompts, from the same cameras and in such light as the
 training's, show how near one comes without copying: a sample is suspicious if it is nearer than 95 % of them are. So are
-5 % of samples that are as new as these; many more would be copies, or duller than true renders: hence the picture.
+5 % of samples that are as new as these; many more would be copies, or duller than true renders: hence the picture. Training
+renders that were blurred, darkened and made noisy are put among the samples as copies that should be found.
 
-Distances are measured between a view of one and any view of the other, and the nearest pair counts. "Relative" ones are
-divided by the mean distance to the 50 nearest sets (after Carlini et al. 2023, "Extracting Training Data from Diffusion
-Models", who take the nearest images): smooth or common things are near to many, a copy is near to one.
+Distances are measured between a view of one and any view of the other, and the nearest pair counts; all views are shrunk
+first, so that a sample's blur and noise do not hide what it copies. "Relative" ones are divided by the mean distance to the 50
+nearest sets (after Carlini et al. 2023, "Extracting Training Data from Diffusion Models", who take the nearest images): smooth
+or common things are near to many, a copy is near to one.
 """
 
 from __future__ import annotations
@@ -50,8 +52,8 @@ from rl3d.world.shading import random_light
 ELEVATION_DEG = 20.0
 NEIGHBOURS = 50
 LEVEL = 0.05
-PIXELS = 32
-"""The side of the pictures whose pixels are compared: an object that was shifted by one of 64 pixels is still the same."""
+SIDE = 32
+"""Pixels along the sides of what is compared: an object that was shifted by one of 64 pixels is still the same."""
 
 GRAY = 0.8
 """The background under features."""
@@ -74,12 +76,17 @@ class Match:
     """Which of the object's views is near to it."""
 
 
-def pixels(rgba: Float[Tensor, "b v h w 4"]) -> Float[Tensor, "b v d"]:
-    """Colour and coverage of small pictures; Euclidean distances are root mean squares, in [0, 1]."""
+def shrunk(rgba: Float[Tensor, "b v h w 4"]) -> Float[Tensor, "n 4 height width"]:
+    """Views one after another, channels first, no larger than ``SIDE``."""
     small = torch.movedim(rgba, -1, 2).flatten(0, 1)
-    if small.shape[-1] > PIXELS:
-        small = F.interpolate(small, (PIXELS, PIXELS), mode="bilinear", antialias=True, align_corners=False)
-    flat = small.flatten(1)
+    if small.shape[-1] <= SIDE:
+        return small
+    return F.interpolate(small, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
+
+
+def pixels(rgba: Float[Tensor, "b v h w 4"]) -> Float[Tensor, "b v d"]:
+    """Colour and coverage; Euclidean distances are root mean squares, in [0, 1]."""
+    flat = shrunk(rgba).flatten(1)
     return (flat / flat.shape[1] ** 0.5).unflatten(0, rgba.shape[:2])
 
 
@@ -88,8 +95,8 @@ def features(look: Callable[[Float[Tensor, "n 3 h w"]], Float[Tensor, "n d"]]) -
 
     @torch.no_grad()
     def describe(rgba: Float[Tensor, "b v h w 4"]) -> Float[Tensor, "b v d"]:
-        opaque = (rgba[..., :3] + (1 - rgba[..., 3:]) * GRAY).flatten(0, 1)
-        return look(torch.movedim(opaque, -1, 1)).unflatten(0, rgba.shape[:2])
+        small = shrunk(rgba)
+        return look(small[:, :3] + (1 - small[:, 3:]) * GRAY).unflatten(0, rgba.shape[:2])
 
     return describe
 
@@ -166,6 +173,24 @@ def unseen(world: World, question: Question, cameras: Cameras, count: int) -> UI
     return render_many(surfaces, each, [random_light(rng) for rng in rngs], samples=2)[0]
 
 
+def spoilt(rgba: Float[Tensor, "v h w 4"], rng: torch.Generator) -> Float[Tensor, "v h w 4"]:
+    """Blur views to half their pixels, darken them by 5 % and add noise of 3 %: the copies that should be found."""
+    x = torch.movedim(rgba, -1, 1)
+    size = x.shape[-1]
+    half = F.interpolate(x, (size // 2, size // 2), mode="bilinear", antialias=True, align_corners=False)
+    soft = F.interpolate(half, (size, size), mode="bilinear", align_corners=False)
+    noise = 0.03 * torch.randn(soft.shape, generator=rng) * soft[:, 3:]
+    return torch.movedim((0.95 * soft + noise).clamp(0, 1), 1, -1)
+
+
+def planted(data: ToyViews, count: int, views: int, seed: int) -> Float[Tensor, "b v h w 4"]:
+    """Spoilt copies (:func:`spoilt`) of some views of training sets that are spread evenly over the data."""
+    rng = torch.Generator().manual_seed(seed)
+    chosen = np.linspace(0, len(data.captions) - 1, count).round().astype(np.int64)
+    which = np.linspace(0, data.rgba.shape[1] - 1, views).round().astype(np.int64)
+    return torch.stack([spoilt(one[which], rng) for one in read(data, chosen)])
+
+
 def _repeated(cameras: Cameras, count: int) -> Cameras:
     shape = (count, 1, 1, 1)
     return Cameras(cameras.cam_from_world.repeat(shape), cameras.intrinsics.repeat(shape), cameras.width, cameras.height)
@@ -213,24 +238,34 @@ def compare(
         ]
 
 
-def verdict(samples: Sequence[Found], true: Sequence[Found]) -> dict[str, Any]:
+def verdict(samples: Sequence[Found], true: Sequence[Found], copies: Sequence[Found] = ()) -> dict[str, Any]:
     """Which samples are nearer to the training data than all but ``LEVEL`` of true objects, by each measure.
 
-    "below" is the share of samples for which this holds; that of true objects is ``LEVEL`` by construction.
+    "below" is the share of samples for which this holds; that of true objects is ``LEVEL`` by construction. "found" is that of
+    planted copies: the chance to find one, None without any.
     """
     if not true:
         raise ValueError("there is no unseen object of any of the prompts to compare with: take other prompts")
     result: dict[str, Any] = {"samples": len(samples), "true": len(true), "level": LEVEL, "measures": {}}
     suspicious: list[list[str]] = [[] for _ in samples]
     for name in samples[0].measures():
-        own, other = (torch.tensor([x.measures()[name] for x in some], dtype=torch.float64) for some in (samples, true))
+        own, other, planted = (_values(some, name) for some in (samples, true, copies))
         limit = float(other.quantile(LEVEL))
         below = own < limit
         for i in below.nonzero().flatten().tolist():
             suspicious[i].append(name)
-        medians = {"median": float(own.median()), "true_median": float(other.median())}
-        result["measures"][name] = {"limit": limit, "below": float(below.double().mean())} | medians
+        result["measures"][name] = {
+            "below": float(below.double().mean()),
+            "found": float((planted < limit).double().mean()) if len(planted) else None,
+            "limit": limit,
+            "median": float(own.median()),
+            "true_median": float(other.median()),
+        }
     return result | {"suspicious": suspicious}
+
+
+def _values(some: Sequence[Found], name: str) -> Float[Tensor, "n"]:
+    return torch.tensor([x.measures()[name] for x in some], dtype=torch.float64)
 
 
 def picture(
@@ -288,15 +323,16 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
     cameras = Orbit(live.info.views or 4, ELEVATION_DEG, 0.0, live.info.distance, live.info.fov_y_deg, size).cameras()
     views = drawn(live, [q.prompt for q in questions], cameras, steps=args.steps, guidance=args.guidance, seed=args.seed)
     objects = []
-    for question, own in zip(questions, views, strict=True):
+    for question, own, copy in zip(questions, views, planted(data, len(questions), cameras.views, args.seed), strict=True):
         true = torch.from_numpy(unseen(world, question, cameras, args.true)).float() / 255
-        objects.append((question, torch.cat([own[None], true])))
-    samples, trues = [], []
-    for number, (sample, *true) in enumerate(compare(objects, data, describe, args.most), 1):
+        objects.append((question, torch.cat([own[None], copy[None], true])))
+    samples, copied, trues = [], [], []
+    for number, (sample, copy, *true) in enumerate(compare(objects, data, describe, args.most), 1):
         samples.append(sample)
+        copied.append(copy)
         trues.append(true)
         print(f"[{number}/{len(objects)}] {sample.prompt}: {_told(sample, data)}", flush=True)
-    result = verdict(samples, [x for some in trues for x in some])
+    result = verdict(samples, [x for some in trues for x in some], copied)
     marks = result.pop("suspicious")
     settings = {"prompts": args.prompts, "world": args.world, "prior": args.prior, "seed": args.seed, "features": name}
     settings |= {"steps": args.steps, "guidance": args.guidance, "training_sets": len(data.captions), "looked_at": args.most}
@@ -345,10 +381,14 @@ def main(words: Sequence[str] | None = None) -> None:
     except ValueError as error:
         print(f"rl3d: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    print(f"\n{result['samples']} samples, {result['true']} true objects; nearer than {1 - LEVEL:.0%} of these:")
-    print(f"{'':20}{'samples':>10}{'median':>10}{'of true':>10}{'limit':>10}")
+    true, count = result["true"], result["samples"]
+    print(
+        f"\n{count} samples, {count} planted copies; nearer to the training data than {1 - LEVEL:.0%} of {true} unseen objects:"
+    )
+    print(f"{'':20}{'samples':>10}{'copies':>10}{'limit':>10}{'median':>10}{'of unseen':>10}")
     for name, of in result["measures"].items():
-        print(f"{name:20}{of['below']:>10.1%}{of['median']:>10.3f}{of['true_median']:>10.3f}{of['limit']:>10.3f}")
+        shares = f"{of['below']:>10.1%}{of['found']:>10.1%}"
+        print(f"{name:20}{shares}{of['limit']:>10.3f}{of['median']:>10.3f}{of['true_median']:>10.3f}")
     print(f"\nlook at them: {args.out / 'copies.png'}")
 
 
