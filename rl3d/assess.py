@@ -15,6 +15,8 @@ from rich.console import Console
 
 from rl3d.cameras import evaluation_cameras
 from rl3d.evaluate.benchmark import Examiner, summarize, table
+from rl3d.evaluate.independent import Panel
+from rl3d.evaluate.independent import table as table_of_many
 from rl3d.evaluate.worlds import SETS, Question, RealWorld, ToyWorld, World, questions_of
 from rl3d.export.pictures import png_bytes, sheet
 from rl3d.export.ply import read_ply
@@ -50,6 +52,10 @@ class Assessment:
     """Captions among which a judge must find the right one; a fifth of them are near misses."""
     untaught: bool = False
     """Ask only for what has a name that no caption of a training has, by that name; judges still answer in taught words."""
+    independent: bool = False
+    """Let published networks judge, too: identity and distances in DINOv2's features, and what ConSE calls each asset."""
+    networks: Path = Path(".cache/networks")
+    """Where `python -m rl3d.evaluate.published FOLDER` put them."""
 
 
 def worlds_of(a: Assessment) -> list[World]:
@@ -77,7 +83,8 @@ def assess(a: Assessment) -> dict[str, Any]:
         recipe, arguments = replace(recipe, prior=replace(recipe.prior, allow_unknown=True)), ("--allow-unknown",)
     asked = {world.name: _asked(a, world) for world in worlds}
     judges = {"judge": Clip("judge").build(a.device), "reward": Clip().build(a.device)}
-    examiners = [Examiner(judges, evaluation_cameras(), world, a.pool) for world in worlds]
+    panel = Panel(a.networks, a.device) if a.independent else None
+    examiners = [Examiner(judges, evaluation_cameras(), world, a.pool, panel) for world in worlds]
     for examiner in examiners:
         examiner.check()
         for question in asked[examiner.world.name]:
@@ -106,7 +113,7 @@ def assess(a: Assessment) -> dict[str, Any]:
             pictures.append(preview[:256, :512])
     write_whole(out / "all.png", png_bytes(sheet(np.stack(pictures), 4)))
     result: dict[str, Any] = {"prompts": name, "world": a.world, "recipe": a.recipe, "seed": a.seed, "pool": a.pool}
-    result |= {"untaught": a.untaught} | _summaries(records, worlds)
+    result |= {"untaught": a.untaught} | _summaries(records, worlds, panel)
     result |= {"records": records, "circumstances": circumstances()}
     print(f"{len(records)} prompts of {name}, recipe {a.recipe}, seed {a.seed}; all assets: {out / 'all.png'}")
     if a.json is not None:
@@ -137,7 +144,7 @@ def _run(out: Path, request: Request, recipe: Recipe, source: Path, device: str)
     return run
 
 
-def _summaries(records: Sequence[dict[str, Any]], worlds: Sequence[World]) -> dict[str, Any]:
+def _summaries(records: Sequence[dict[str, Any]], worlds: Sequence[World], panel: Panel | None) -> dict[str, Any]:
     """Print a table for each world, and of all; return their means by title."""
     groups = {world.name: [record for record in records if record["world"] == world.name] for world in worlds}
     if len(worlds) > 1:
@@ -147,5 +154,9 @@ def _summaries(records: Sequence[dict[str, Any]], worlds: Sequence[World]) -> di
         print(f"\n{name}: {len(some)} prompts" if len(groups) > 1 else "")
         print(table(some))
         summaries[name] = {title: {"assets": own, "true": true} for title, (own, true) in summarize(some).items()}
+        if panel is not None:
+            together = panel.compare((record["world"], record["prompt"]) for record in some)
+            print(table_of_many(together))
+            summaries[name] |= together
     last = summaries[name]
     return {"summary": last} | ({"summaries": summaries} if len(groups) > 1 else {})

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rl3d.evaluate.independent import Panel
 from rl3d.evaluate.metrics import azimuth_errors_deg, chamfer, rank, silhouette_iou
 from rl3d.evaluate.worlds import Question, ToyWorld, Truth, World, surface_points
 from rl3d.export.mesh import to_mesh
@@ -31,6 +32,8 @@ class Examiner:
     world: World = field(default_factory=ToyWorld)
     pool: int = 100
     """Captions among which a judge must find the right one; a fifth of them are near misses."""
+    panel: Panel | None = None
+    """Published networks that look, too."""
 
     def check(self) -> None:
         """Refuse judges (``ValueError``) that cannot read their world's words: they would be blind to what is said."""
@@ -55,6 +58,9 @@ class Examiner:
             found["true_chamfer"] = min((chamfer(clouds[0], cloud) for cloud in clouds[1:]), default=None)
         if self.world.front(question.spec):
             found |= self._janus(views, [truth.views for truth in truths])
+        if self.panel is not None:
+            key, seen = (self.world.name, question.prompt), [truth.views for truth in truths]
+            found |= self.panel.examine(key, question.spec, self.world.language, views, seen)
         return found
 
     def truths(self, question: Question) -> list[Truth]:
@@ -127,6 +133,9 @@ ROWS = (
     ("azimuth error, deg", "azimuth_error_deg", "true_azimuth_error_deg", "{:.1f}"),
     ("judge R@1, taught word", "judge_taught_r1", "true_judge_taught_r1", "{:.1%}"),
     ("judge R@1, untaught word", "judge_untaught_r1", "true_judge_untaught_r1", "{:.1%}"),
+    ("DINOv2 identity of views", "dino_identity", "true_dino_identity", "{:.3f}"),
+    ("ConSE top-1", "conse_r1", "true_conse_r1", "{:.1%}"),
+    ("ConSE top-5", "conse_r5", "true_conse_r5", "{:.1%}"),
     ("seconds", "seconds", None, "{:.1f}"),
     ("peak memory, GB", "peak_memory_gb", None, "{:.2f}"),
 )

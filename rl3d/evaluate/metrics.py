@@ -51,6 +51,37 @@ def frechet(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
     return max(0.0, float(distance))
 
 
+def kernel_distance(a: Float[Tensor, "n v d"], b: Float[Tensor, "n v d"]) -> tuple[float, float]:
+    """Squared maximum mean discrepancy of two sets of objects seen from ``v`` sides, and its standard error.
+
+    The kernel of two features of unit length is (1 + cosine)^3: the kernel inception distance's (Binkowski et al. 2018) for
+    features whose length says nothing; that of two objects is its mean over their views. Unbiased for pairs that are drawn
+    alike, such as an asset and a true object of the same prompt, since no object meets itself nor its partner (Gretton et al.
+    2012, lemma 6, in its form for pairs); so it may be below 0. The error is the jackknife's over pairs, of which there must
+    be 3 at least. In float64.
+    """
+    n = len(a)
+    if n < 3:
+        raise ValueError(f"a kernel distance and its error need at least 3 pairs, got {n}")
+
+    def kernel(x: Tensor, y: Tensor) -> Float[Tensor, "n n"]:
+        return (1 + torch.einsum("ivd,jwd->ijvw", x, y)).pow(3).mean((2, 3))
+
+    x, y = (torch.nn.functional.normalize(z.double(), dim=-1) for z in (a, b))
+    cross = kernel(x, y)
+    h = (kernel(x, x) + kernel(y, y) - cross - cross.T).fill_diagonal_(0)
+    without = (h.sum() - 2 * h.sum(1)) / ((n - 1) * (n - 2))
+    error = ((n - 1) * (without - without.mean()).square().mean()).sqrt()
+    return float(h.sum() / (n * (n - 1))), float(error)
+
+
+def identity(views: Float[Tensor, "v d"]) -> float:
+    """Mean cosine between the features of two different views of one object: how far they show the same thing, in [-1, 1]."""
+    unit = torch.nn.functional.normalize(views, dim=-1)
+    v = len(unit)
+    return float((unit.sum(0).square().sum() - v) / (v * (v - 1)))
+
+
 def azimuth_errors_deg(
     views: Float[Tensor, "v d"], reference: Float[Tensor, "i v d"], azimuths_deg: Float[Tensor, "v"]
 ) -> Float[Tensor, "v"]:
