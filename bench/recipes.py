@@ -11,6 +11,7 @@ seeds.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import time
 from collections import defaultdict
@@ -31,20 +32,33 @@ from rl3d.evaluate.worlds import Question, evenly, prompt_set, read_questions
 from rl3d.files import append_record, read_records
 from rl3d.generate import evaluation_cameras
 from rl3d.optimize import Optimization
-from rl3d.protocols import Shown, Situation
+from rl3d.protocols import Reward, RewardPart, Shown, Situation
 from rl3d.recipe import Recipe, load_recipe, recipe_file
 from rl3d.render.gaussians import look_at
 from rl3d.rewards.base import SplatScene
 from rl3d.rewards.clip import Clip
 from rl3d.rewards.guards import Area, ColourEntropy, Sharpness
 from rl3d.rewards.physics import Stands
+from rl3d.rewards.sides import Sides
 from rl3d.search import Contest, begin, optimize
 from rl3d.types import Prompt, Splats, Views
 
 COLUMNS = ("judge_r1", "judge_score", "reward_r1", "reward_score", "iou", "azimuth_error_deg")
-GUARDS = {"sharpness": Sharpness(), "colours": ColourEntropy(), "foreground": Area(), "tipping_deg": Stands()}
-"""Measured of each asset beside what is asked of it; a tipping angle below 0 is an object that falls."""
+GUARDS: dict[str, RewardPart] = {
+    "sharpness": Sharpness(),
+    "colours": ColourEntropy(),
+    "foreground": Area(),
+    "tipping_deg": Stands(),
+    "sides": Sides(),
+}
+"""Measured of each asset beside what is asked of it; a tipping angle below 0 is an object that falls, and sides near 0 are
+those of Janus, or of a thing without a front."""
 MEASURES = (*COLUMNS, *GUARDS, "cpu_seconds", "seconds", "steps")
+
+
+@functools.cache
+def built_guards() -> dict[str, Reward]:
+    return {name: guard.build() for name, guard in GUARDS.items()}
 
 
 @dataclass(frozen=True)
@@ -188,7 +202,7 @@ def _rewards(part: object) -> Iterator[str]:
 def guarded(splats: Splats, examiner: Examiner) -> dict[str, float | None]:
     """What the guards say of an asset; None where they cannot."""
     shown = Shown(look_at(splats)(examiner.cameras), (SplatScene(splats),))
-    scores = {name: guard.score(shown, [Prompt("")]) for name, guard in GUARDS.items()}
+    scores = {name: guard.score(shown, [Prompt("")]) for name, guard in built_guards().items()}
     return {name: float(score.value[0]) if score.valid[0] else None for name, score in scores.items()}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-MODELS = ("prior", "encoder", "judge")
+MODELS = ("prior", "encoder", "judge", "sides")
 """The embedded models, in the package's ``weights/``."""
 
 

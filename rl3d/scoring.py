@@ -18,6 +18,7 @@ from rl3d.rewards.consistency import Normals
 from rl3d.rewards.guards import Area, ColourEntropy, Sharpness
 from rl3d.rewards.physics import Drop, Stands
 from rl3d.rewards.shape import Closed, Decided, Pieces, Printable, Symmetric, Thick, Undercut, Whole
+from rl3d.rewards.sides import Sides
 from rl3d.rewards.trained import Trained
 from rl3d.rewards.verify import Verified
 from rl3d.types import Prompt
@@ -29,6 +30,7 @@ PLAIN: dict[str, RewardPart] = {
     "colours": ColourEntropy(),
     "area": Area(),
     "normals": Normals(),
+    "sides": Sides(),
     "whole": Whole(),
     "decided": Decided(),
     "stands": Stands(),

@@ -184,12 +184,16 @@ class ClipReward(nn.Module):
 
     def embed_views(self, views: Views, background: Background = GRAY) -> Float[Tensor, "b v d"]:
         """Embed each view over a background, with length 1."""
+        pixels = self.laid(views, background)
+        found = self.model.encode_image(self.prepare(opaque(pixels)), normalize=True)  # pyright: ignore[reportCallIssue]
+        return found.float().unflatten(0, pixels.shape[:2])
+
+    def laid(self, views: Views, background: Background = GRAY) -> Float[Tensor, "b v h w 3"]:
+        """Lay each view over a background; a generator draws a colour for each."""
         if isinstance(background, torch.Generator):
             colours = torch.rand(*views.rgb.shape[:2], 1, 1, 3, generator=background, device=background.device)
             background = colours.to(views.rgb)
-        pixels = views.over(background)
-        found = self.model.encode_image(self.prepare(opaque(pixels)), normalize=True)  # pyright: ignore[reportCallIssue]
-        return found.float().unflatten(0, pixels.shape[:2])
+        return views.over(background)
 
     def prepare(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 height width"]:
         """Resize with antialiasing and normalise opaque sRGB in [0, 1], as the model was trained to see it."""

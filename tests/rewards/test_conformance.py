@@ -22,6 +22,7 @@ from rl3d.rewards.physics import Stands
 from rl3d.rewards.preference import Hps, ImageReward, PickScore
 from rl3d.rewards.remote import AskYesNo, Caller, Remote
 from rl3d.rewards.shape import Closed, Decided, Pieces, Printable, Symmetric, Thick, Undercut, Whole
+from rl3d.rewards.sides import Sides
 from rl3d.rewards.trained import Trained
 from rl3d.rewards.verify import Verified
 from rl3d.types import Prompt, Splats
@@ -157,6 +158,7 @@ CASES = [
     Case("area", lambda get: Area(), views),
     Case("sharpness", lambda get: Sharpness(), views, lambda: views(1), grey(0.5)),
     Case("colour entropy", lambda get: ColourEntropy(), views, lambda: views(1), grey(0.5)),
+    Case("sides", lambda get: Sides().build(), toys),
     Case("reprojection", lambda get: Reprojection(), toys, mug, wrong_mug, step=1e-6),
     Case("normals", lambda get: Normals(), toys, mug, wrong_mug),
     Case("refit", lambda get: Refit(steps=5).build(), toys, mug, wrong_mug),
