@@ -44,7 +44,7 @@ class Sides:
             raise ValueError(
                 f"{folder} was trained on another encoder than the present one: train it anew by `python -m rl3d.train.sides`"
             )
-        head = linear_stack(read_weights(folder / HEAD), relu=True)
+        head = linear_stack(read_weights(folder / HEAD), relu=True, ends=2)
         return SidesReward(Clip().build_signal(device), head).to(device)
 
 

@@ -39,10 +39,10 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): x.float() if x.is_floating_point() else x for name, x in found.items()}
 
 
-def linear_stack(weights: Mapping[str, Tensor], *, relu: bool = False) -> nn.Sequential:
+def linear_stack(weights: Mapping[str, Tensor], *, relu: bool = False, ends: int = 1) -> nn.Sequential:
     """Linear layers from ``weight`` and ``bias``, or from ``<number>.weight`` and ``<number>.bias``, by number.
 
-    Numbers that are missing were dropout or activations. ``relu`` puts one after every layer but the last.
+    The last ends in ``ends`` numbers. Numbers that are missing were dropout or activations. ``relu`` puts one after every layer but the last.
 
     Raises:
         ValueError: if the layers do not fit together.
@@ -59,6 +59,6 @@ def linear_stack(weights: Mapping[str, Tensor], *, relu: bool = False) -> nn.Seq
         layer.load_state_dict({"weight": weight, "bias": bias})
         layers += [nn.ReLU()] * (relu and bool(layers)) + [layer]
         width = weight.shape[0]
-    if width != 1:
-        raise ValueError(f"a head ends in one number, this one in {width}: {list(weights)}")
+    if width != ends:
+        raise ValueError(f"this head should end in {ends} number(s), not in {width}: {list(weights)}")
     return nn.Sequential(*layers)
