@@ -68,11 +68,12 @@ class SidesReward(nn.Module):
         views = look(self.info, shown, prompts).views
         azimuth = torch.deg2rad(views.cameras.azimuths_deg.to(views.rgb))
         true = torch.stack([azimuth.cos(), azimuth.sin()], -1)
-        return judged((self.head(features(self.clip, views, background)) * true).sum(-1))
+        seen = features(self.clip, views, background).to(next(self.head.parameters()).dtype)
+        return judged((self.head(seen) * true).sum(-1))
 
 
 def features(clip: ClipReward, views: Views, background: Background = GRAY) -> Float[Tensor, "b v d"]:
     """What the encoder's network sees in each view, before it is made comparable with texts, which say nothing of sides."""
     pixels = clip.laid(views, background)
     visual: Any = clip.model.visual
-    return visual.trunk(clip.prepare(opaque(pixels))).float().unflatten(0, pixels.shape[:2])
+    return visual.trunk(clip.prepare(opaque(pixels))).unflatten(0, pixels.shape[:2])

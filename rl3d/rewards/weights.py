@@ -42,7 +42,8 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
 def linear_stack(weights: Mapping[str, Tensor], *, relu: bool = False, ends: int = 1) -> nn.Sequential:
     """Linear layers from ``weight`` and ``bias``, or from ``<number>.weight`` and ``<number>.bias``, by number.
 
-    The last ends in ``ends`` numbers. Numbers that are missing were dropout or activations. ``relu`` puts one after every layer but the last.
+    The last ends in ``ends`` numbers. Numbers that are missing were dropout or activations. ``relu`` puts one after every
+    layer but the last.
 
     Raises:
         ValueError: if the layers do not fit together.
