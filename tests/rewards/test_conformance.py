@@ -158,7 +158,7 @@ CASES = [
     Case("area", lambda get: Area(), views),
     Case("sharpness", lambda get: Sharpness(), views, lambda: views(1), grey(0.5)),
     Case("colour entropy", lambda get: ColourEntropy(), views, lambda: views(1), grey(0.5)),
-    Case("sides", lambda get: Sides().build(), toys),
+    Case("sides", lambda get: Sides().build(), views),
     Case("reprojection", lambda get: Reprojection(), toys, mug, wrong_mug, step=1e-6),
     Case("normals", lambda get: Normals(), toys, mug, wrong_mug),
     Case("refit", lambda get: Refit(steps=5).build(), toys, mug, wrong_mug),
