@@ -58,6 +58,7 @@ MEASURES = (*COLUMNS, *GUARDS, "cpu_seconds", "seconds", "steps")
 
 @functools.cache
 def built_guards() -> dict[str, Reward]:
+    """The guards with their weights, read once."""
     return {name: guard.build() for name, guard in GUARDS.items()}
 
 

@@ -38,7 +38,7 @@ from rl3d.files import write_whole
 from rl3d.priors.embedded import Embedded
 from rl3d.priors.sampling import sample_views
 from rl3d.protocols import Prior
-from rl3d.rewards.clip import Clip
+from rl3d.rewards.clip import GRAY, Clip
 from rl3d.toybox import assemble
 from rl3d.toybox import render as toys
 from rl3d.toybox.dataset import ToyViews
@@ -54,9 +54,6 @@ NEIGHBOURS = 50
 LEVEL = 0.05
 SIDE = 32
 """Pixels along the sides of what is compared: an object that was shifted by one of 64 pixels is still the same."""
-
-GRAY = 0.8
-"""The background under features."""
 
 Describe = Callable[[Float[Tensor, "b v h w 4"]], Float[Tensor, "b v d"]]
 """From views, premultiplied RGBA in [0, 1], to what their distances are taken between."""

@@ -24,14 +24,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rl3d.evaluate.metrics import frechet, identity, kernel_distance, spread
+from rl3d.rewards.clip import GRAY
 from rl3d.rewards.resize import fit, normalise, opaque
 from rl3d.rewards.weights import read_weights
 from rl3d.toybox.language import Language
 from rl3d.toybox.things import Item, Spec
 from rl3d.types import Views
-
-GRAY = 0.8
-"""The background that views are laid over, as for the embedded judges: white things do not vanish on it."""
 
 TOP = 10
 """Classes that ConSE mixes, as in the paper's ConSE(10)."""

@@ -53,11 +53,7 @@ def _look(origins, directions, i, distance, occupancy, solid):
     x = origins[i, 0] + distance * directions[i, 0]
     y = origins[i, 1] + distance * directions[i, 1]
     z = origins[i, 2] + distance * directions[i, 2]
-    a, b, c = (
-        np.int32(np.floor((x + F(1)) * half)),
-        np.int32(np.floor((y + F(1)) * half)),
-        np.int32(np.floor((z + F(1)) * half)),
-    )
+    a, b, c = _cell((x + F(1)) * half), _cell((y + F(1)) * half), _cell((z + F(1)) * half)
     if a < 0 or b < 0 or c < 0 or a >= size or b >= size or c >= size:
         return x, y, z, False, F(0)
     return x, y, z, occupancy[a, b, c], solid[a, b, c]

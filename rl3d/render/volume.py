@@ -67,46 +67,44 @@ def blend(
     return Blended((weights[..., None] * features).sum(1), weights.sum(1), (weights * distances).sum(1))
 
 
-def march(
-    rays: Rays,
-    first: Float[Tensor, "r"],
-    step: Float[Tensor, "r"],
-    samples: int,
-    occupancy: Bool[Tensor, "n n n"],
-    solid: Float[Tensor, "n n n"],
-    dark: float = 7.0,
-) -> tuple[Int[Tensor, "k"], Int[Tensor, "k"], Float[Tensor, "k 3"]]:
+class Cells(NamedTuple):
+    """What is known of space beforehand: grids over the cube [-1, 1]^3."""
+
+    occupied: Bool[Tensor, "n n n"]
+    """Whether a cell may hold anything."""
+    solid: Float[Tensor, "n n n"]
+    """The density that it has at least, in 1 / world units."""
+
+
+DARK = 7.0
+"""The optical depth behind which nothing is looked at: what is there shows by exp(-7) at most."""
+
+Samples = tuple[Int[Tensor, "k"], Int[Tensor, "k"], Float[Tensor, "k 3"]]
+
+
+def march(rays: Rays, first: Float[Tensor, "r"], step: Float[Tensor, "r"], samples: int, cells: Cells) -> Samples:
     """Find the samples that matter, of those at distances first, first + step, ... along each ray.
 
-    They lie in occupied cells of a grid over the cube [-1, 1]^3, and before the ray has come through an optical depth of
-    ``dark`` in cells that are at least ``solid`` (density in 1 / world units): what is behind shows by exp(-dark) at most.
-    Outside of the cube, and on rays whose step is 0, there are none.
+    They lie in occupied cells, and before the ray has come through an optical depth of ``DARK`` in solid ones. Outside of the
+    cube, and on rays whose step is 0, there are none.
 
     Returns each one's ray, its number along the ray, and its place, in the order of rays and then of distance. On a CPU and in
     float32 by compiled loops; not differentiable.
     """
-    if occupancy.device.type == "cpu" and first.dtype == torch.float32:
-        return _march_numba.march(rays.origins, rays.directions, first, step, samples, occupancy, solid, dark)
-    return march_slowly(rays, first, step, samples, occupancy, solid, dark)
+    if cells.occupied.device.type == "cpu" and first.dtype == torch.float32:
+        return _march_numba.march(rays.origins, rays.directions, first, step, samples, *cells, DARK)
+    return march_slowly(rays, first, step, samples, cells)
 
 
-def march_slowly(
-    rays: Rays,
-    first: Float[Tensor, "r"],
-    step: Float[Tensor, "r"],
-    samples: int,
-    occupancy: Bool[Tensor, "n n n"],
-    solid: Float[Tensor, "n n n"],
-    dark: float = 7.0,
-) -> tuple[Int[Tensor, "k"], Int[Tensor, "k"], Float[Tensor, "k 3"]]:
+def march_slowly(rays: Rays, first: Float[Tensor, "r"], step: Float[Tensor, "r"], samples: int, cells: Cells) -> Samples:
     """What :func:`march` gives, in plain torch."""
-    size = len(occupancy)
+    size = len(cells.occupied)
     distances = first[:, None] + torch.arange(samples, device=first.device) * step[:, None]
     points = rays.origins[:, None] + distances[..., None] * rays.directions[:, None]
     cell = ((points + 1) * (size / 2)).floor().long()
     inside = ((cell >= 0) & (cell < size)).all(-1) & (step > 0)[:, None]
     x, y, z = cell.clamp(0, size - 1).unbind(-1)
-    depth = torch.where(inside, solid[x, y, z], 0) * step[:, None]
-    light = depth.cumsum(1) - depth <= dark
-    ray, sample = torch.nonzero(occupancy[x, y, z] & inside & light, as_tuple=True)
+    depth = torch.where(inside, cells.solid[x, y, z], 0) * step[:, None]
+    light = depth.cumsum(1) - depth <= DARK
+    ray, sample = torch.nonzero(cells.occupied[x, y, z] & inside & light, as_tuple=True)
     return ray, sample, points[ray, sample]

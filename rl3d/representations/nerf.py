@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from rl3d.geometry.fit import fit_splats
 from rl3d.geometry.tsdf import orbit_cameras
-from rl3d.render.volume import Blended, Rays, blend, camera_rays, march, sphere_span
+from rl3d.render.volume import Blended, Cells, Rays, blend, camera_rays, march, sphere_span
 from rl3d.representations.hashgrid import HashGrid
 from rl3d.types import Cameras, Splats, Views
 
@@ -131,7 +131,7 @@ class RadianceField(nn.Module):
         enter, leave = sphere_span(rays)
         step = (leave - enter) / self.settings.samples
         first = enter + begin * step
-        ray, sample, points = march(rays, first, step, self.settings.samples, self.occupancy, self.solid)
+        ray, sample, points = march(rays, first, step, self.settings.samples, Cells(self.occupancy, self.solid))
         density, rgb = self.field(points)
         distances = first[:, None] + torch.arange(self.settings.samples, device=self.device) * step[:, None]
         densities = torch.zeros_like(distances).index_put((ray, sample), density)

@@ -40,9 +40,10 @@ class Sides:
             ValueError: if weights are missing, or the head was trained on another encoder.
         """
         folder = find_model(self.folder)
-        if (folder / ENCODER).read_text().strip() != fingerprint(find_model("encoder")):
+        mark = folder / ENCODER
+        if not mark.is_file() or mark.read_text().strip() != fingerprint(find_model("encoder")):
             raise ValueError(
-                f"{folder} was trained on another encoder than the present one: train it anew by `python -m rl3d.train.sides`"
+                f"{folder} was not trained on the present encoder: train it anew by `python -m rl3d.train.sides --data DIR`"
             )
         head = linear_stack(read_weights(folder / HEAD), relu=True, ends=2)
         return SidesReward(Clip().build_signal(device), head).to(device)
@@ -59,21 +60,26 @@ class SidesReward(nn.Module):
     def __init__(self, clip: ClipReward, head: nn.Sequential):
         super().__init__()
         weights = "rl3d/weights/sides on rl3d/weights/encoder"
-        source = "a view classifier, as DreamFusion's failures ask for (Poole et al. 2022, sec. 4: Janus)"
+        source = "least squares on renders of the toybox"
         self.info = RewardInfo("sides", "pixels", (-torch.inf, torch.inf), weights, "Apache-2.0", source, background=True)
         self.clip, self.head = clip, head.requires_grad_(False)
         self.eval()
 
     def score(self, shown: Shown | Views, prompts: list[Prompt], background: Background = GRAY) -> Score:
         views = look(self.info, shown, prompts).views
-        azimuth = torch.deg2rad(views.cameras.azimuths_deg.to(views.rgb))
-        true = torch.stack([azimuth.cos(), azimuth.sin()], -1)
-        seen = features(self.clip, views, background).to(next(self.head.parameters()).dtype)
-        return judged((self.head(seen) * true).sum(-1))
+        pixels = self.clip.laid(views, background)
+        seen = features(self.clip, opaque(pixels)).unflatten(0, pixels.shape[:2])
+        told = self.head(seen.to(next(self.head.parameters()).dtype))
+        return judged((told * directions(views.cameras.azimuths_deg.to(told))).sum(-1))
 
 
-def features(clip: ClipReward, views: Views, background: Background = GRAY) -> Float[Tensor, "b v d"]:
-    """What the encoder's network sees in each view, before it is made comparable with texts, which say nothing of sides."""
-    pixels = clip.laid(views, background)
+def features(clip: ClipReward, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+    """What the encoder's network sees in pictures, before it is made comparable with texts, which say nothing of sides."""
     visual: Any = clip.model.visual
-    return visual.trunk(clip.prepare(opaque(pixels))).unflatten(0, pixels.shape[:2])
+    return visual.trunk(clip.prepare(pixels))
+
+
+def directions(azimuths_deg: Float[Tensor, "*n"]) -> Float[Tensor, "*n 2"]:
+    """Where views are seen from, as unit vectors in the plane."""
+    radians = torch.deg2rad(azimuths_deg)
+    return torch.stack([radians.cos(), radians.sin()], -1)

@@ -29,11 +29,21 @@ def frame(
     """Zoom and shift; and bend smoothly by ``wobble`` (all in units of half the picture), as splats do to straight edges."""
     n = len(x)
     scale, move = 1 / between(*zoom, n, rng), shift * (2 * torch.rand(n, 1, 1, 2, generator=rng) - 1)
-    grid = F.affine_grid(torch.eye(2, 3).expand(n, 2, 3), [n, 1, *x.shape[-2:]], align_corners=False)
+    grid = _grid(x)
     if wobble:
-        bend = F.interpolate(torch.randn(n, 2, 6, 6, generator=rng), list(x.shape[-2:]), mode="bicubic")
-        grid = grid + wobble * torch.rand(n, 1, 1, 1, generator=rng) * bend.movedim(1, -1)
+        bend = _bend(x, rng)
+        grid = grid + wobble * torch.rand(n, 1, 1, 1, generator=rng) * bend
     return F.grid_sample(x, grid * scale + move, align_corners=False)
+
+
+def _grid(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w 2"]:
+    """Where each pixel is, in units of half the picture."""
+    return F.affine_grid(torch.eye(2, 3).expand(len(x), 2, 3), list(x.shape), align_corners=False)
+
+
+def _bend(x: Float[Tensor, "n c h w"], rng: Rng) -> Float[Tensor, "n h w 2"]:
+    """A smooth field of random shifts."""
+    return F.interpolate(torch.randn(len(x), 2, 6, 6, generator=rng), list(x.shape[-2:]), mode="bicubic").movedim(1, -1)
 
 
 def coverage(x: Float[Tensor, "n 4 h w"], rng: Rng, *, steepness: tuple[float, float], veil: float) -> Float[Tensor, "n 4 h w"]:
@@ -155,9 +165,7 @@ def dye(x: Float[Tensor, "n 4 h w"], rng: Rng) -> Float[Tensor, "n 4 h w"]:
 
 def melt(x: Float[Tensor, "n c h w"], rng: Rng) -> Float[Tensor, "n c h w"]:
     """Bend so much that shapes are lost. Colours stay as they were."""
-    bend = F.interpolate(torch.randn(len(x), 2, 6, 6, generator=rng), list(x.shape[-2:]), mode="bicubic")
-    grid = F.affine_grid(torch.eye(2, 3).expand(len(x), 2, 3), list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid + 0.3 * bend.movedim(1, -1), align_corners=False)
+    return F.grid_sample(x, _grid(x) + 0.3 * _bend(x, rng), align_corners=False)
 
 
 def compose(changes: tuple[Change, ...], x: Float[Tensor, "n 4 h w"], rng: Rng, share: float = 1.0) -> Float[Tensor, "n 3 h w"]:

@@ -7,7 +7,7 @@ trained anew, so must be the head. What is written is measured on held-out toys 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from rl3d.files import write_whole
 from rl3d.hub import PACKAGE, find_model
 from rl3d.rewards.clip import Clip, ClipReward
-from rl3d.rewards.sides import ENCODER, HEAD, fingerprint
+from rl3d.rewards.sides import ENCODER, HEAD, directions, features, fingerprint
 from rl3d.toybox import kinds
 from rl3d.toybox.dataset import ToyViews
 from rl3d.toybox.things import Spec
@@ -44,7 +44,6 @@ class Training:
     hidden: int = 64
     steps: int = 3000
     seed: int = 0
-    encoder: Clip = field(default_factory=Clip)
 
 
 def with_front(specs: Sequence[Spec], most: int) -> list[int]:
@@ -57,12 +56,6 @@ def with_front(specs: Sequence[Spec], most: int) -> list[int]:
     return found[:most]
 
 
-def directions(azimuths_deg: Float[Tensor, "*n"]) -> Float[Tensor, "*n 2"]:
-    """Where views are seen from, as unit vectors in the plane."""
-    radians = torch.deg2rad(azimuths_deg)
-    return torch.stack([radians.cos(), radians.sin()], -1)
-
-
 @torch.no_grad()
 def see(clip: ClipReward, data: ToyViews, toys: Sequence[int], rng: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """Features ``[n v d]`` of all views of some toys, half of them augmented if there is a generator, and their azimuths."""
@@ -71,7 +64,7 @@ def see(clip: ClipReward, data: ToyViews, toys: Sequence[int], rng: torch.Genera
         pixels = torch.from_numpy(np.array(data.rgba[np.full_like(sides, i), sides])).movedim(-1, 1).float() / 255
         share = 0.0 if rng is None else 0.5
         pixels = augment.compose(augment.AUGMENT["encoder"], pixels, rng or torch.Generator(), share=share)
-        found.append(clip.model.visual.trunk(clip.prepare(pixels)).float())  # pyright: ignore
+        found.append(features(clip, pixels).float())
     return torch.stack(found), torch.from_numpy(np.array(data.azimuth_deg, np.float32)[list(toys)])
 
 
@@ -119,7 +112,7 @@ def examine(head: nn.Module, x: Float[Tensor, "n v d"], azimuths_deg: Float[Tens
 
 def main(training: Training) -> None:
     """Train, measure, write."""
-    clip, data = training.encoder.build_signal("cpu"), ToyViews.open(training.data)
+    clip, data = Clip().build_signal("cpu"), ToyViews.open(training.data)
     head = fit(
         *see(clip, data, with_front(data.specs, training.toys), torch.Generator().manual_seed(training.seed)),
         training.hidden,

@@ -5,7 +5,7 @@ import torch
 
 from rl3d.cameras import Orbit, look_at_origin
 from rl3d.geometry.hull import project
-from rl3d.render.volume import Rays, blend, camera_rays, march, march_slowly, sphere_span
+from rl3d.render.volume import Cells, Rays, blend, camera_rays, march, march_slowly, sphere_span
 
 
 def test_rays_pass_through_the_points_that_project_to_their_pixels():
@@ -61,7 +61,7 @@ def test_a_ray_meets_the_samples_in_occupied_cells_alone():
     first, step = torch.tensor([1.11, 5.0, 1.11]), torch.tensor([0.2, 0.2, 0.0])
     solid = torch.zeros(4, 4, 4)
     for find in (march, march_slowly):
-        ray, sample, points = find(rays, first, step, 12, grid, solid)
+        ray, sample, points = find(rays, first, step, 12, Cells(grid, solid))
         assert ray.tolist() == [0] * 6
         assert sample.tolist() == [2, 3, 4, 7, 8, 9]  # x in [-0.5, 0) and [0.5, 1)
         torch.testing.assert_close(points[:, 0], -0.89 + 0.2 * sample)
@@ -73,15 +73,15 @@ def test_a_ray_ends_where_cells_have_taken_its_light():
     rays = Rays(torch.tensor([[-2.0, 0.2, 0.2]]), torch.tensor([[1.0, 0, 0]]), torch.ones(1))
     for find in (march, march_slowly):
         # Samples 2, 3, ... each take an optical depth of 2 from x = -0.5 on: after the fourth it is above 7.
-        _, sample, _ = find(rays, torch.tensor([1.11]), torch.tensor([0.2]), 12, grid, solid, 7.0)
+        _, sample, _ = find(rays, torch.tensor([1.11]), torch.tensor([0.2]), 12, Cells(grid, solid))
         assert sample.tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_both_marches_find_the_same_samples():
     rays, rng = camera_rays(Orbit(3, 25.0, size=24).cameras()), torch.Generator().manual_seed(0)
-    grid, solid = torch.rand(7, 7, 7, generator=rng) < 0.3, 5 * torch.rand(7, 7, 7, generator=rng)
+    grid, solid = torch.rand(7, 7, 7, generator=rng) < 0.3, 9 * torch.rand(7, 7, 7, generator=rng)
     enter, leave = sphere_span(rays, 1.2)
-    fast, slow = (find(rays, enter, (leave - enter) / 40, 40, grid, solid, 4.0) for find in (march, march_slowly))
+    fast, slow = (find(rays, enter, (leave - enter) / 40, 40, Cells(grid, solid)) for find in (march, march_slowly))
     pairs = [set(zip(ray.tolist(), sample.tolist(), strict=True)) for ray, sample, _ in (fast, slow)]
     assert len(pairs[0]) > 1000
     assert len(pairs[0] ^ pairs[1]) <= 2  # at a cell's face, the last bit decides

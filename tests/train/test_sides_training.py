@@ -61,6 +61,6 @@ def test_a_head_is_read_again_and_refuses_another_encoder(tmp_path):
     torch.testing.assert_close(again.head(x), head(x), rtol=1e-2, atol=1e-2)
     assert "held-out toys" in (training.out / "README.md").read_text()
     (training.out / ENCODER).write_text("another\n")
-    with pytest.raises(ValueError, match=r"another encoder.*rl3d\.train\.sides"):
+    with pytest.raises(ValueError, match=r"not trained on the present encoder.*rl3d\.train\.sides"):
         Sides(str(training.out)).build()
     assert find_model("sides").is_dir()
