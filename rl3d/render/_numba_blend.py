@@ -480,10 +480,6 @@ def _unblend(starts, pairs, taken, conics, opacities, records, features, out, al
         i, t = task // (across * down), task % (across * down)
         left, top = t % across * TILE, t // across * TILE
         view = (records[i], features[i], out[i], alpha[i], d_out[i], d_alpha[i])
-        coming = _spread(min(number + 1, v * across * down - 1), v * across * down)
-        if coming == task + 1 and coming % across > 0:
-            for image in (out[i], alpha[i], d_out[i], d_alpha[i]):
-                _ask_tile(left + TILE, top, image)
         start = starts[task]
         _unblend_tile(start, start + taken[task], left, top, pairs, slots, *view, grads, room, many, absolute)
     d_means, d_conics = np.empty((v, n, 2), np.float32), np.empty((v, n, 3), np.float32)

@@ -180,7 +180,7 @@ class RadianceField(nn.Module):
         near = torch.zeros_like(self.lump)
         near[x, y, z] = 1
         near = F.max_pool3d(near[None, None], 3, stride=1, padding=1)[0, 0]
-        self.lump.copy_(torch.lerp(torch.full_like(near, s.outside), torch.full_like(near, s.inside), near))
+        self.lump.copy_(s.outside + (s.inside - s.outside) * near)
         self.find_empty_space(torch.full((3,), 0.5))
 
     @torch.no_grad()

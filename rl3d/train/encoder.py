@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,6 +35,7 @@ from rl3d.toybox.language import TOYS, Language
 from rl3d.toybox.things import Spec
 from rl3d.train import augment, towers
 from rl3d.train.common import Muon, about, keep_memory, load_state, save_state
+from rl3d.train.contrast import compare, contrast
 from rl3d.train.facets import Facets
 from rl3d.train.towers import Role
 from rl3d.types import Views
@@ -101,52 +102,7 @@ class Training:
         return self.work or Path(".cache/train") / self.role
 
 
-# ---- what is true of what
-
-
-def compare(
-    toys: Sequence[Spec], claims: Sequence[Spec], language: Language = TOYS
-) -> tuple[Bool[Tensor, "n m"], Bool[Tensor, "n m"]]:
-    """Which claims say exactly what is said of a toy, and which are certainly false of it.
-
-    The others are neither right nor wrong: they leave something out, or name what the toy may have unnamed.
-    """
-
-    def wording(spec: Spec) -> str:  # two things next to each other have no order
-        first, *others = spec.items
-        unordered = spec.relation == "next to"
-        return language.canonical(Spec((*sorted([first, *others], key=repr),), "next to") if unordered else spec)
-
-    said, claimed = (np.array([wording(spec) for spec in specs]) for specs in (toys, claims))
-    wrong = [[language.contradicts(toy, claim) for claim in claims] for toy in toys]
-    return torch.from_numpy(said[:, None] == claimed), torch.tensor(wrong)
-
-
-def contrast(logits: Float[Tensor, "n m"], right: Bool[Tensor, "n m"], wrong: Bool[Tensor, "n m"]) -> Float[Tensor, ""]:
-    """The mean over all right pairs of -log(e^right / (e^right + sum e^wrong)): right answers do not compete with each other.
-
-    Multi-positive InfoNCE (after Khosla et al. 2020, "Supervised Contrastive Learning"); what is neither right nor wrong is
-    left out. Rows weigh alike, and those without a right answer nothing.
-    """
-    against = logits.masked_fill(~wrong, -torch.inf).logsumexp(1, keepdim=True)
-    # A row that has no wrong answer has no loss: softplus(-inf) is 0, but its gradient would not be finite.
-    loss = F.softplus(against.clamp(min=-1e4) - logits) * right
-    count = right.sum(1)
-    return (loss.sum(1) / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
-
-
 # ---- a step
-
-
-def embed_tokens(model: nn.Module, tokens: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
-    """What ``model.encode_text`` gives, not normalised, without the time spent on padding."""
-    text: Any = model.text
-    length = int((tokens != text.pad_id).sum(1).max())
-    tokens = tokens[:, :length]
-    x = text.token_embedding(tokens) + text.positional_embedding[:length]
-    x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask[:length, :length]))
-    ends = (tokens == text.eos_id).int().argmax(1)
-    return x[torch.arange(len(x)), ends] @ text.text_projection
 
 
 @dataclass(frozen=True)
@@ -222,7 +178,7 @@ def loss_of(
     dtype = fastest_dtype()
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         images = model.encode_image(reward.prepare(pixels).to(memory_format=torch.channels_last))
-    texts = embed_tokens(model, reward.tokenizer(list(batch.texts)))  # small: casting would cost more than it saves
+    texts = towers.embed_tokens(model, reward.tokenizer(list(batch.texts)))  # small: casting would cost more than it saves
     images, texts = (F.normalize(x.float(), dim=-1) for x in (images, texts))
     logits = model.logit_scale.clamp(max=math.log(100)).exp() * images @ texts.T
     views, own = len(images) // len(batch.toys), len(batch.toys)
@@ -351,7 +307,7 @@ def acquaint(reward: ClipReward, facets: nn.Module, data: ToyViews, training: Tr
             seen.append((model.encode_image(reward.prepare(pixels)), right))
             if not training.new_text:
                 tokens = reward.tokenizer(list(batch.texts))
-                told.append((embed_tokens(model, tokens), facets.right(batch.claims, seen=False)))
+                told.append((towers.embed_tokens(model, tokens), facets.right(batch.claims, seen=False)))
     groups = [[torch.cat(x) for x in zip(*pairs, strict=True)] for pairs in (seen, told) if pairs]
     optimizer = torch.optim.AdamW(facets.parameters(), lr=1e-2)
     for _ in range(200):

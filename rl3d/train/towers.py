@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from rl3d.files import write_whole
 
@@ -75,11 +76,22 @@ def blank(folder: Path, seed: int) -> nn.Module:
         return open_clip.create_model(f"local-dir:{folder}", load_weights=False)
 
 
+def embed_tokens(model: nn.Module, tokens: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
+    """What ``model.encode_text`` gives, not normalised, without the time spent on padding."""
+    text: Any = model.text
+    length = int((tokens != text.pad_id).sum(1).max())
+    tokens = tokens[:, :length]
+    x = text.token_embedding(tokens) + text.positional_embedding[:length]
+    x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask[:length, :length]))
+    ends = (tokens == text.eos_id).int().argmax(1)
+    return x[torch.arange(len(x)), ends] @ text.text_projection
+
+
 def write_weights(folder: Path, model: nn.Module, card: str) -> None:
     """Write the weights in half precision and the model card beside the config and the tokenizer."""
     from safetensors.torch import save
 
-    def slim(x: torch.Tensor) -> torch.Tensor:
+    def slim(x: Tensor) -> Tensor:
         return (x.half() if x.is_floating_point() else x).contiguous()
 
     state = {name: slim(x.detach()) for name, x in model.state_dict().items()}

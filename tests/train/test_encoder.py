@@ -13,6 +13,7 @@ from rl3d.toybox import grammar, pools
 from rl3d.toybox.dataset import ToyViews
 from rl3d.toybox.things import Item, Spec
 from rl3d.train import augment, encoder, towers
+from rl3d.train.contrast import compare, contrast
 from rl3d.train.facets import Facets
 
 RED, BLUE = Spec((Item("mug", "red"),)), Spec((Item("mug", "blue"),))
@@ -28,12 +29,12 @@ def test_contrast_has_its_closed_form():
         return -math.log(math.exp(right) / (math.exp(right) + sum(map(math.exp, wrong))))
 
     expected = (0.5 * (cost(2, 0) + cost(1, 0)) + cost(3, 0, 1)) / 2
-    assert float(encoder.contrast(logits, right, wrong)) == pytest.approx(expected, rel=1e-6)
+    assert float(contrast(logits, right, wrong)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_contrast_without_wrong_answers_is_zero_with_a_finite_gradient():
     logits = torch.zeros(1, 2, requires_grad=True)
-    loss = encoder.contrast(logits, torch.tensor([[True, False]]), torch.zeros(1, 2, dtype=torch.bool))
+    loss = contrast(logits, torch.tensor([[True, False]]), torch.zeros(1, 2, dtype=torch.bool))
     loss.backward()
     assert loss.item() == 0
     assert logits.grad is not None
@@ -44,7 +45,7 @@ def test_equal_specs_are_right_and_only_contradictions_are_wrong():
     mirrored = Spec(PAIR.items[::-1], "next to")
     plain = Spec((Item("mug"),))
     toys, claims = (RED, PAIR, plain), (RED, BLUE, plain, mirrored, Spec(PAIR.items, "on"))
-    right, wrong = encoder.compare(toys, claims)
+    right, wrong = compare(toys, claims)
     assert right.tolist() == [[1, 0, 0, 0, 0], [0, 0, 0, 1, 0], [0, 0, 1, 0, 0]]
     # A red mug is a mug, and a mug may be red.
     assert wrong.tolist() == [[0, 1, 0, 1, 1], [1, 1, 1, 0, 1], [0, 0, 0, 1, 1]]
@@ -126,7 +127,7 @@ def test_dyed_toys_are_not_spoken_of_in_colours_and_their_shapes_stay(data):
     assert not batch.melted.any()
     assert all(item.paint is item.accent is item.stuff is None for claim in batch.claims for item in claim.items)
     assert not {word for text in batch.texts for word in text.split()} & set(grammar.COLOURS)
-    right, wrong = encoder.compare(batch.toys, batch.claims)
+    right, wrong = compare(batch.toys, batch.claims)
     assert right[:, :6].diagonal().all()
     assert not (right & wrong).any()
     x = pictures()
@@ -179,7 +180,7 @@ def test_texts_embed_alike_without_padding(tmp_path):
     towers.write_blank(tmp_path, towers.config("judge", words), words)
     reward = encoder.wrap(towers.blank(tmp_path, 0), tmp_path)
     tokens = reward.tokenizer(["a red mug", "a big blue ball next to a green cube"])
-    torch.testing.assert_close(encoder.embed_tokens(reward.model, tokens), reward.model.encode_text(tokens))
+    torch.testing.assert_close(towers.embed_tokens(reward.model, tokens), reward.model.encode_text(tokens))
 
 
 def test_a_resumed_training_is_bit_exact(data, tmp_path, monkeypatch):
