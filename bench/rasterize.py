@@ -3,8 +3,9 @@
 A case is ``10k@128x4``: ten thousand Gaussians, images of 128 x 128 pixels, four cameras. Of each it measures the compiled
 loops one by one, and the whole of gsplat's call, forward alone and with its backward, by turns with a float32 matrix product of
 1024 x 1024 x 1024, so that a busy machine shows. A limit stands beside: the arithmetic that the scene needs at least (counted
-pair by pair) at the speed at which the same vectors multiply and add when they do nothing else, or the memory that must be
-moved at the speed of copying, whichever takes longer.
+pair by pair; once with a power of two for each, once with rows that follow from the one before) at the speed at which the same
+vectors multiply and add when they do nothing else, or the memory that must be moved at the speed of copying, whichever takes
+longer.
 
 ``--only`` measures some cases and leaves the others in the file as they are: ``--only '10k@*' workload oracle``.
 """
@@ -27,15 +28,16 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
 from rl3d.cameras import Orbit
 from rl3d.files import write_whole
 from rl3d.math import sh_from_rgb
 from rl3d.render import _gaussians_numba, _numba_bins, _numba_blend, _numba_project, rasterization
-from rl3d.render._compile import PARALLEL, STRICT
+from rl3d.render._compile import PARALLEL, STRICT, njit
 from rl3d.render._gaussians_torch import Settings as Drawing
+from rl3d.render._numba_bins import HIGH, TILE
 from rl3d.render._threads import follow_torch
 from rl3d.render._vectors import LANES, exp2, scratch, splat, store
 from rl3d.render.gaussians import render_splats
@@ -54,8 +56,11 @@ BACKWARD = {
     "six moments": 5,
     "three colours": 3,
 }
-"""Vector instructions that a row of sixteen pixels needs at least. Each takes a slot of the units that multiply and add (with
-AVX-512 all arithmetic, comparisons and selections do); loads, stores and sums over lanes are not counted."""
+"""Vector instructions that a row of sixteen pixels needs at least if it is computed on its own. Each takes a slot of the units
+that multiply and add (with AVX-512 all arithmetic, comparisons and selections do); loads, stores and sums over lanes are not
+counted."""
+FOLLOWING = {"exponent": 0, "exp2": 2, "six moments": 3}
+"""What changes where a row follows from the one before: alpha and its factor are products, and moments sums of sums."""
 
 
 @dataclass(frozen=True)
@@ -224,12 +229,12 @@ class Limits:
 @njit(**STRICT)
 def _count_blended(starts, pairs, records, views, width, height):
     """The pairs of a pixel and a Gaussian that end up in the image."""
-    across, down = (width + 15) // 16, (height + 15) // 16
+    across, down = (width + TILE - 1) // TILE, (height + HIGH - 1) // HIGH
     found = 0
     for task in range(views * across * down):
         records_, t = records[task // (across * down)], task % (across * down)
-        left, top = t % across * 16, t // across * 16
-        through = np.ones((16, 16), np.float32)
+        left, top = t % across * TILE, t // across * HIGH
+        through = np.ones((HIGH, TILE), np.float32)
         for k in range(starts[task], starts[task + 1]):
             g, first, last = _numba_bins.unpack(pairs[k])
             x, y, a, b, c, limit = (
@@ -242,7 +247,7 @@ def _count_blended(starts, pairs, records, views, width, height):
             )
             for row in range(first, min(last, height - top)):
                 dy = top + row + np.float32(0.5) - y
-                for column in range(min(16, width - left)):
+                for column in range(min(TILE, width - left)):
                     dx = left + column + np.float32(0.5) - x
                     log_alpha = limit - a * dx * dx - (b * dx + c * dy) * dy
                     if through[row, column] > 0 and log_alpha >= np.float32(-7.994353436858858):
@@ -358,7 +363,9 @@ def measure(case: Case, limits: Limits, seconds: float) -> dict[str, Any]:
     megabytes = peak_megabytes(calls["forward_backward"])
     blending = ms["blend"] + ms["unblend"]
     vectors = work["blended"] / LANES
-    arithmetic = 1e3 * vectors * (sum(FORWARD.values()) + sum(BACKWARD.values())) / limits.vectors
+    counts = [*FORWARD.items(), *BACKWARD.items()]
+    arithmetic = 1e3 * vectors * sum(n for _, n in counts) / limits.vectors
+    following = 1e3 * vectors * sum(FOLLOWING.get(name, n) for name, n in counts) / limits.vectors
     memory = 1e3 * (work["forward_bytes"] + work["backward_bytes"]) / limits.bandwidth
     limit = max(arithmetic, memory)
     return {
@@ -376,9 +383,10 @@ def measure(case: Case, limits: Limits, seconds: float) -> dict[str, Any]:
         },
         "megabytes": megabytes,
         **work,
-        "limit_ms": {"arithmetic": arithmetic, "memory": memory},
+        "limit_ms": {"arithmetic": arithmetic, "rows that follow": following, "memory": memory},
         "bound_by": "arithmetic" if arithmetic >= memory else "memory",
         "blending_to_limit": blending / limit,
+        "blending_to_limit_of_rows_that_follow": blending / max(following, memory),
         "whole_to_limit": ms["forward_backward"] / limit,
     }
 
@@ -482,15 +490,14 @@ def describe(name: str, row: dict[str, Any]) -> str:
     stages = "".join(f"{ms[x]:8.2f}" for x in ("project", "bin", "blend", "unblend", "unproject"))
     calls = f"{row['blending_ms']:9.2f}{ms['forward']:9.2f}{ms['forward_backward']:9.2f}"
     per = f"{row['ns_per_blended_pair']['blend']:7.3f}{row['ns_per_blended_pair']['unblend']:7.3f}"
-    ratios = (
-        f"{row['blending_matmuls']:8.2f}{row['whole_matmuls']:8.2f}{row['blending_to_limit']:7.2f}{row['whole_to_limit']:7.2f}"
-    )
+    ratios = f"{row['blending_matmuls']:8.2f}{row['whole_matmuls']:8.2f}{row['blending_to_limit']:7.2f}"
+    ratios += f"{row['blending_to_limit_of_rows_that_follow']:7.2f}{row['whole_to_limit']:7.2f}"
     return f"{name:14}{stages}{calls}{per}{ratios}{row['lanes_used']:7.0%}{row['megabytes'] or math.nan:8.0f}"
 
 
 HEADER = (
     f"{'':14}{'project':>8}{'bin':>8}{'blend':>8}{'unblend':>8}{'unproj':>8}{'blending':>9}{'forward':>9}{'fwd+bwd':>9}"
-    f"{'ns fwd':>7}{'ns bwd':>7}{'b/mm':>8}{'w/mm':>8}{'b/lim':>7}{'w/lim':>7}{'lanes':>7}{'MB':>8}"
+    f"{'ns fwd':>7}{'ns bwd':>7}{'b/mm':>8}{'w/mm':>8}{'b/lim':>7}{'b/fol':>7}{'w/lim':>7}{'lanes':>7}{'MB':>8}"
 )
 
 
@@ -504,7 +511,7 @@ def main(s: Settings) -> None:
         "torch": torch.__version__,
         "numba": numba.__version__,
     }
-    results["slots"] = {"forward": FORWARD, "backward": BACKWARD}
+    results["slots"] = {"forward": FORWARD, "backward": BACKWARD, "following": FOLLOWING}
     cases, skipped = results.setdefault("cases", {}), results.setdefault("skipped", [])
 
     def keep(name: str, row: dict[str, Any]) -> None:

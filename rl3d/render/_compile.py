@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import logging
 import os
+import shutil
 import stat
 import tempfile
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import numba
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import event
 from numba.extending import intrinsic
 
@@ -28,15 +33,23 @@ NO, YES = (False,), (False, True)
 """Truths that are known when a loop is compiled, by the length of a tuple (see :func:`sure`): each case has code of its own."""
 
 
-def keep_cache() -> None:
-    """See to it that compiled code can be cached on disk.
+def _nothing():
+    pass
 
-    numba keeps it in ``NUMBA_CACHE_DIR``, beside the package, or in the user's cache folder, whichever it may write first, and
-    refuses to decorate where none can be written. There, the system's temporary folder holds it, in a place that only this
-    user can write: a cache is code.
+
+@functools.cache
+def cache_folder() -> Path:
+    """Where compiled code is cached on disk: in numba's folder, but for each state of these files one of its own.
+
+    numba looks whether the file of a function has changed, and not those of the functions that it calls: after an update it
+    would go on with their old code.
+
+    numba's folder is ``NUMBA_CACHE_DIR``, one beside the package, or one in the user's cache, whichever it may write first,
+    and it refuses to decorate where it may write none. There, the system's temporary folder holds it, in a place that only
+    this user can write: a cache is code.
     """
     try:
-        njit(cache=True)(_nothing)
+        place = str(numba.njit(cache=True)(_nothing).stats.cache_path)
     except RuntimeError:
         folder = Path(tempfile.gettempdir()) / f"rl3d-numba-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -44,13 +57,30 @@ def keep_cache() -> None:
         if hasattr(os, "getuid") and (own.st_uid != os.getuid() or not stat.S_ISDIR(own.st_mode) or own.st_mode & 0o022):
             folder = Path(tempfile.mkdtemp(prefix="rl3d-numba-"))
         numba.config.CACHE_DIR = str(folder)  # pyright: ignore[reportAttributeAccessIssue]
+        place = str(folder)
+    sources = sorted(Path(__file__).parent.glob("_*.py"))
+    digest = hashlib.sha256(b"\0".join(file.read_bytes() for file in sources)).hexdigest()[:16]
+    folder = Path(place) / f"rl3d-{digest}"
+    if not folder.exists():
+        for old in Path(place).glob("rl3d-*"):
+            with suppress(OSError):  # somebody else's, or gone already
+                if time.time() - old.stat().st_mtime > 7 * 24 * 3600:
+                    shutil.rmtree(old, ignore_errors=True)
+    return folder
 
 
-def _nothing():
-    pass
+def njit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """numba's, with the cache of :func:`cache_folder`."""
 
+    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+        folder = str(cache_folder())
+        told, numba.config.CACHE_DIR = numba.config.CACHE_DIR, folder  # pyright: ignore[reportAttributeAccessIssue]
+        try:
+            return numba.njit(**options)(function)
+        finally:
+            numba.config.CACHE_DIR = told  # pyright: ignore[reportAttributeAccessIssue]
 
-keep_cache()
+    return compiled
 
 
 @njit(**STRICT)

@@ -1,9 +1,9 @@
 """Compiled loops of the CPU rasterizer: which Gaussians reach which tiles, front to back.
 
-The screen is cut into tiles of 16 x 16 pixels. Each (tile, Gaussian) that can matter is a *pair*: it knows the rows of
-the tile that the Gaussian's ellipse (at alpha = 1/255) reaches, so that no work is done beyond them. Pairs lie tile by tile,
-front to back. Threads take chunks of the sorted Gaussians, and where a pair goes follows from counts alone, so that the
-list is the same for any number of threads.
+The screen is cut into tiles, 16 pixels wide and 32 high. Each (tile, Gaussian) that can matter is a *pair*: it knows the
+rows of the tile that the Gaussian's ellipse (at alpha = 1/255) reaches, so that no work is done beyond them. Pairs lie tile
+by tile, front to back. Threads take chunks of the sorted Gaussians, and where a pair goes follows from counts alone, so that
+the list is the same for any number of threads.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import math
 from typing import no_type_check
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
-from rl3d.render._compile import MERGED, PARALLEL, STRICT, F, bits
+from rl3d.render._compile import MERGED, PARALLEL, STRICT, F, bits, njit
 
-TILE = 16
+TILE, HIGH = 16, 32
+"""Width and height of a tile in pixels. A row is a vector; high tiles make fewer pairs, and each has a price of its own."""
 CHUNK = 2048
 """Sorted Gaussians that a thread takes at once, at least."""
 LOG2E, LOG255 = math.log2(math.e), math.log2(255)
@@ -68,7 +69,7 @@ def _front_to_back(depths, radii, order):
 def ellipses(means, conics, opacities):
     """What the loops need of each Gaussian in one place, [v n 8]: log2 of its alpha is l - a dx^2 - b dx dy - c dy^2.
 
-    Order: x, y, a, b, c, l; the last two are free. All are 0 for what is not seen.
+    Order: x, y, a, b, c, l, 1 - 2^(-2c); the last is free. All are 0 for what is not seen.
     """
     v, n = opacities.shape
     out = np.zeros((v, n, 8), np.float32)
@@ -78,6 +79,7 @@ def ellipses(means, conics, opacities):
             out[i, g, 0], out[i, g, 1] = means[i, g, 0], means[i, g, 1]
             out[i, g, 2], out[i, g, 3] = F(0.5 * LOG2E) * conics[i, g, 0], F(LOG2E) * conics[i, g, 1]
             out[i, g, 4], out[i, g, 5] = F(0.5 * LOG2E) * conics[i, g, 2], F(math.log2(opacities[i, g]))
+            out[i, g, 6] = F(-math.expm1(-2.0 * math.log(2.0) * out[i, g, 4]))
     return out
 
 
@@ -140,7 +142,7 @@ def _count(i, begin, end, nearest, columns, spans, tiles, width, height):
             spans[at, 0], spans[at, 1] = y0, y1
             at += 1
             if y0 < y1:
-                for row in range(y0 // TILE, (y1 - 1) // TILE + 1):
+                for row in range(y0 // HIGH, (y1 - 1) // HIGH + 1):
                     tiles[row * across + column] += 1
 
 
@@ -162,11 +164,11 @@ def _fill(i, begin, end, order, columns, spans, cursor, pairs, width):
             y0, y1 = spans[span, 0], spans[span, 1]
             span += 1
             if y0 < y1:
-                for row in range(y0 // TILE, (y1 - 1) // TILE + 1):
+                for row in range(y0 // HIGH, (y1 - 1) // HIGH + 1):
                     at = cursor[row * across + column]
                     cursor[row * across + column] = at + 1
-                    begin = max(y0 - row * TILE, 0)
-                    pairs[at] = (np.int64(g) << 16) | (begin << 8) | min(y1 - row * TILE, TILE)
+                    begin = max(y0 - row * HIGH, 0)
+                    pairs[at] = (np.int64(g) << 16) | (begin << 8) | min(y1 - row * HIGH, HIGH)
 
 
 @njit(**STRICT)
@@ -207,7 +209,7 @@ def bin_pairs(records, depths, radii, width, height):
     Returns ``starts`` [v * tiles + 1] (where each tile's pairs start) and ``pairs`` [p] (see :func:`unpack`).
     """
     v, n = depths.shape
-    area = ((width + TILE - 1) // TILE) * ((height + TILE - 1) // TILE)
+    area = ((width + TILE - 1) // TILE) * ((height + HIGH - 1) // HIGH)
     chunks = min(MOST_CHUNKS, (n + CHUNK - 1) // CHUNK)
     order, visible = np.empty((v, n), np.int32), np.zeros(v, np.int64)
     nearest, columns = np.empty((v, n, 6), np.float32), np.empty((v, n, 3), np.int32)

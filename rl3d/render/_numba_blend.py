@@ -12,10 +12,10 @@ import math
 from typing import no_type_check
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
-from rl3d.render._compile import INLINE, NO, PARALLEL, STRICT, YES, F, sure
-from rl3d.render._numba_bins import LOG2E, TILE, unpack
+from rl3d.render._compile import INLINE, NO, PARALLEL, STRICT, YES, F, njit, sure
+from rl3d.render._numba_bins import HIGH, LOG2E, TILE, unpack
 from rl3d.render._vectors import (
     ask,
     both,
@@ -38,7 +38,9 @@ from rl3d.render._vectors import (
 GEOMETRY = 8
 """Gradients of a pair that are not of features: six moments (see :func:`_unblend_pair`), and two of AbsGS."""
 MIN_TRANSMITTANCE = F(1e-4)
-LOG_MAX_ALPHA, LOG_MIN_ALPHA = F(math.log2(0.999)), F(-math.log2(255))
+MAX_ALPHA, MIN_ALPHA = F(0.999), F(1 / 255)
+FAINT = F(-120)
+"""Where log2 of alpha stays above, all rows follow from the first (see :func:`_first_row`)."""
 RUN = 8
 """Neighbouring tiles that one thread works on in a row."""
 CHUNK = 256
@@ -49,15 +51,15 @@ CHECK_EVERY = 8
 
 @njit(**INLINE)
 @no_type_check
-def _start_tile(state, stride, left, top, width, height):
+def _start_tile(state, stride, columns, top, width, height):
     """Let all light through inside the image; pixels outside are finished, which a negative sign says.
 
     A tile's state has ``stride`` numbers for each row: the light let through by its 16 pixels, and others by sixteens.
     """
     state[:] = F(0)
-    for row in range(TILE):
-        for column in range(TILE):
-            state[row * stride + column] = F(1) if left + column < width and top + row < height else F(-1)
+    light = where(columns < F(width), splat(F(1)), F(-1))
+    for row in range(HIGH):
+        store(state, row * stride, light if top + row < height else splat(F(-1)))
 
 
 @njit(**INLINE)
@@ -73,45 +75,89 @@ def _open_rows(state, stride, low, high):
 
 @njit(**INLINE)
 @no_type_check
-def _log_alpha(base, slope, c, limit, dy):
-    """log2 of a Gaussian's alpha along a row: at most ``limit``, that of its opacity or of 0.999."""
-    log_alpha = base - (slope + dy * c) * dy
-    return where(log_alpha < limit, log_alpha, limit)
+def _log_alpha(base, slope, c, dy):
+    """log2 of a Gaussian's alpha along a row, ``dy`` below its centre."""
+    return base - (slope + dy * c) * dy
+
+
+@njit(**INLINE)
+@no_type_check
+def _cut(alpha):
+    """0 where it is below what can be seen, and at most 0.999."""
+    return where(alpha >= MIN_ALPHA, where(alpha < MAX_ALPHA, alpha, MAX_ALPHA), F(0))
 
 
 @njit(**INLINE)
 @no_type_check
 def _alpha(log_alpha):
-    return where(log_alpha >= LOG_MIN_ALPHA, exp2(log_alpha), F(0))
+    """Two to this power, at most 1, and 0 where it is far too faint to be seen."""
+    return where(log_alpha > FAINT, exp2(where(log_alpha < F(0), log_alpha, F(0))), F(0))
 
 
 @njit(**INLINE)
 @no_type_check
-def _blend_pair(first, last, columns, top, g, records, features, state, stride, weights, many):
-    """Let one Gaussian pass over the rows [first, last) of a tile: add its features, or four of many, and keep its weights."""
+def _first_row(base, slope, c, dy):
+    """A row's alpha, and the factor by which that of the next row differs."""
+    return _alpha(_log_alpha(base, slope, c, dy)), exp2(c * (dy * F(-2) - F(1)) - slope)
+
+
+@njit(**INLINE)
+@no_type_check
+def _meet(pair, low, high, columns, top, records):
+    """What is known of a pair before its rows are: the Gaussian, its rows [first, last), how many of them follow from the first
+    (all, or just that one), and of the first what :func:`_first_row` says.
+
+    The exponent is quadratic in dy, so the factor from row to row changes by the same factor each time, 2^(-2c): two products
+    make a row of the one before, where a power of two takes ten instructions. That needs every row to be in float32's range;
+    the exponent is concave along a column, so it is lowest in the first row or the last.
+    """
+    g, first, last = unpack(pair)
+    first, last = max(first, low), min(last, high)
     x, y, peak = records[g, 0], records[g, 1], records[g, 5]
     a, b, c = splat(records[g, 2]), splat(records[g, 3]), splat(records[g, 4])
-    dx, limit = columns - x, splat(min(peak, LOG_MAX_ALPHA))
+    dx = columns - x
     base, slope = splat(peak) - a * dx * dx, b * dx
+    dy, dy_last = splat((top + F(first)) - y), splat((top + F(last - 1)) - y)
+    begin, end = _log_alpha(base, slope, c, dy), _log_alpha(base, slope, c, dy_last)
+    follow = 1 if peak > F(0) or some(where(begin < end, begin, end) <= FAINT) else HIGH
+    return g, first, last, follow, *_first_row(base, slope, c, dy)
+
+
+@njit(**INLINE)
+@no_type_check
+def _blend_pair(met, columns, top, records, features, state, stride, weights, many):
+    """Let one Gaussian pass over its rows of a tile: add its features, or four of many, and keep its weights."""
+    g, first, last, follow, alpha, factor = met
     f0, f1, f2 = splat(features[g, 0]), splat(features[g, 1]), splat(features[g, 2])
     f3 = splat(features[g, 3] if sure(many) else F(0))
-    dy = splat((top + F(first)) - y)
-    for row in range(first, last):
-        at = row * stride
-        alpha = _alpha(_log_alpha(base, slope, c, limit, dy))
-        dy = dy + F(1)
-        before = load(state, at)
-        weight = before * alpha
-        after = before - weight
-        alive = after > MIN_TRANSMITTANCE
-        store(state, at, where(alive, after, minus_abs(before)))
-        weight = where(alive, weight, F(0))
-        store(state, at + 16, load(state, at + 16) + weight * f0)
-        store(state, at + 32, load(state, at + 32) + weight * f1)
-        store(state, at + 48, load(state, at + 48) + weight * f2)
-        if sure(many):
-            store(state, at + 64, load(state, at + 64) + weight * f3)
-            store(weights, row * TILE, weight)
+    bend = splat(records[g, 6])
+    while first < last:
+        for row in range(first, min(first + follow, last)):
+            at = row * stride
+            before = load(state, at)
+            weight = before * _cut(alpha)
+            alpha, factor = alpha * factor, factor - factor * bend
+            after = before - weight
+            alive = after > MIN_TRANSMITTANCE
+            store(state, at, where(alive, after, minus_abs(before)))
+            weight = where(alive, weight, F(0))
+            store(state, at + 16, load(state, at + 16) + weight * f0)
+            store(state, at + 32, load(state, at + 32) + weight * f1)
+            store(state, at + 48, load(state, at + 48) + weight * f2)
+            if sure(many):
+                store(state, at + 64, load(state, at + 64) + weight * f3)
+                store(weights, row * TILE, weight)
+        first += follow
+        if first < last:
+            alpha, factor = _again(g, first, columns, top, records)
+
+
+@njit(**INLINE)
+@no_type_check
+def _again(g, row, columns, top, records):
+    """What :func:`_first_row` says of any row."""
+    dx, c, dy = columns - records[g, 0], splat(records[g, 4]), splat((top + F(row)) - records[g, 1])
+    return _first_row(splat(records[g, 5]) - splat(records[g, 2]) * dx * dx, splat(records[g, 3]) * dx, c, dy)
 
 
 @njit(**INLINE)
@@ -145,7 +191,7 @@ def _ask_tile(left, top, image):
     """Have a tile of ``image`` [h w c] fetched, row by row: they lie far apart, so that memory cannot guess what comes next."""
     height, width, channels = image.shape
     size = channels * min(TILE, width - left)
-    for row in range(top, min(top + TILE, height)):
+    for row in range(top, min(top + HIGH, height)):
         at = channels * (row * width + left)
         for i in range(at, at + size, TILE):
             ask(image, i)
@@ -173,23 +219,27 @@ def _blend_tile(start, stop, left, top, pairs, records, features, out, alpha, ma
     height, width, channels = out.shape
     padded = features.shape[1]
     stride = (1 + padded) * TILE
-    state, weights, columns = scratch(TILE * stride), scratch(TILE * TILE), _centers(left)
+    state, weights, columns = scratch(HIGH * stride), scratch(HIGH * TILE), _centers(left)
     _ask_tile(left, top, out)
     _ask_tile(left, top, alpha)
-    _start_tile(state, stride, left, top, width, height)
-    low, high, k = 0, TILE, start
+    _start_tile(state, stride, columns, top, width, height)
+    low, high, k = 0, HIGH, start
+    if start < stop:
+        coming = _meet(pairs[start], low, high, columns, F(top) + F(0.5), records)
     while k < stop:
         if (k - start) % CHECK_EVERY == CHECK_EVERY - 1:
             low, high = _open_rows(state, stride, low, high)
             if low == high:
                 break
-        g, first, last = unpack(pairs[k])
-        first, last = max(first, low), min(last, high)
-        _blend_pair(first, last, columns, F(top) + F(0.5), g, records, features, state, stride, weights, many)
+        met = coming
+        if k + 1 < stop:
+            coming = _meet(pairs[k + 1], low, high, columns, F(top) + F(0.5), records)
+        g, first, last = met[:3]
+        _blend_pair(met, columns, F(top) + F(0.5), records, features, state, stride, weights, many)
         for group in range(1, padded // 4):
             _blend_group(first, last, g, features, group, state, stride, weights)
         k += 1
-    for row in range(min(TILE, height - top)):
+    for row in range(min(HIGH, height - top)):
         if left + TILE <= width:
             _write_row(state, row * stride, out, alpha, (top + row) * width + left, channels, many)
             continue
@@ -226,12 +276,12 @@ def blend(starts, pairs, records, features, out, alpha):
 @no_type_check
 def _blend(starts, pairs, records, features, out, alpha, many):
     v, height, width, _ = out.shape
-    across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
+    across, down = (width + TILE - 1) // TILE, (height + HIGH - 1) // HIGH
     taken = np.empty(v * across * down, np.int64)
     for number in prange(v * across * down):
         task = _spread(number, v * across * down)
         i, t = task // (across * down), task % (across * down)
-        left, top = t % across * TILE, t // across * TILE
+        left, top = t % across * TILE, t // across * HIGH
         view = (records[i], features[i], out[i], alpha[i])
         taken[task] = _blend_tile(starts[task], starts[task + 1], left, top, pairs, *view, many)
     return taken
@@ -242,24 +292,24 @@ def _blend(starts, pairs, records, features, out, alpha, many):
 def _median_tile(start, stop, left, top, pairs, records, found):
     """Note in each pixel the first Gaussian that leaves half of the light or less."""
     height, width = found.shape
-    state, columns, names = scratch(TILE * TILE), _centers(left), np.full(TILE * TILE, -1, np.int32)
-    _start_tile(state, TILE, left, top, width, height)
+    state, columns, names = scratch(HIGH * TILE), _centers(left), np.full(HIGH * TILE, -1, np.int32)
+    _start_tile(state, TILE, columns, top, width, height)
     for k in range(start, stop):
         g, first, last = unpack(pairs[k])
         x, y, a, b, c, peak = records[g, 0], records[g, 1], records[g, 2], records[g, 3], records[g, 4], records[g, 5]
-        dx, limit = columns - x, min(peak, LOG_MAX_ALPHA)
+        dx = columns - x
         base, slope = splat(peak) - a * dx * dx, b * dx
         for row in range(first, last):
             at = row * TILE
             before = load(state, at)
-            alpha = _alpha(_log_alpha(base, slope, c, limit, (F(top) + F(0.5) + F(row)) - y))
+            alpha = _cut(_alpha(_log_alpha(base, slope, c, (F(top) + F(0.5) + F(row)) - y)))
             after = where(before > F(0.5), before - before * alpha, before)
             store(state, at, after)
             if some(both(before > F(0.5), after <= F(0.5))):
                 for p in range(at, at + TILE):
                     if names[p] < 0 and abs(state[p]) <= F(0.5):
                         names[p] = g
-    for row in range(min(TILE, height - top)):
+    for row in range(min(HIGH, height - top)):
         for column in range(min(TILE, width - left)):
             found[top + row, left + column] = names[row * TILE + column]
 
@@ -269,63 +319,70 @@ def _median_tile(start, stop, left, top, pairs, records, found):
 def medians(starts, pairs, records, found):
     """Fill ``found`` [v h w] with the Gaussian behind which half of the light or less is left; -1 where there is none."""
     v, height, width = found.shape
-    across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
+    across, down = (width + TILE - 1) // TILE, (height + HIGH - 1) // HIGH
     for number in prange(v * across * down):
         task = _spread(number, v * across * down)
         i, t = task // (across * down), task % (across * down)
-        left, top = t % across * TILE, t // across * TILE
+        left, top = t % across * TILE, t // across * HIGH
         _median_tile(starts[task], starts[task + 1], left, top, pairs, records[i], found[i])
 
 
 @njit(**INLINE)
 @no_type_check
-def _unblend_pair(first, last, columns, top, g, records, features, state, stride, weights, grads, at_slot, many, absolute):
+def _unblend_pair(met, columns, top, records, features, state, stride, weights, grads, at_slot, many, absolute):
     """Let one Gaussian pass over the rows [first, last) again, and sum the gradient of its exponent, times 1, dx, dy, dx^2,
     dx dy, dy^2, and of its first four features.
 
     A row's state is the light let through, the loss's share of everything behind, and the gradients of alpha and of features.
     With s = sum of later weights times their gradients, d loss / d alpha = transmittance * gradient - s / (1 - alpha).
     """
-    x, y, peak = records[g, 0], records[g, 1], records[g, 5]
-    a, b, c = splat(records[g, 2]), splat(records[g, 3]), splat(records[g, 4])
-    dx, limit = columns - x, splat(min(peak, LOG_MAX_ALPHA))
-    base, slope = splat(peak) - a * dx * dx, b * dx
+    g, first, last, follow, raw, factor = met
+    a, b, c, bend = splat(records[g, 2]), splat(records[g, 3]), splat(records[g, 4]), splat(records[g, 6])
+    dx = columns - records[g, 0]
+    slope = b * dx
     f0, f1, f2 = splat(features[g, 0]), splat(features[g, 1]), splat(features[g, 2])
     f3 = splat(features[g, 3] if sure(many) else F(0))
     zero = splat(F(0))
     s0, s1, s2, sum0, sum1, sum2, sum3, over_x, over_y = zero, zero, zero, zero, zero, zero, zero, zero, zero
-    dy = splat((top + F(first)) - y)
-    for row in range(first, last):
-        at = row * stride
-        log_alpha = _log_alpha(base, slope, c, limit, dy)
-        alpha = _alpha(log_alpha)
-        before = load(state, at)
-        weight = before * alpha
-        after = before - weight
-        alive = after > MIN_TRANSMITTANCE
-        store(state, at, where(alive, after, minus_abs(before)))
-        weight = where(alive, weight, F(0))
-        u0, u1, u2 = load(state, at + 48), load(state, at + 64), load(state, at + 80)
-        gradient = load(state, at + 32) + u0 * f0 + u1 * f1 + u2 * f2
-        if sure(many):
-            u3 = load(state, at + 96)
-            gradient, sum3 = gradient + u3 * f3, sum3 + weight * u3
-            store(weights, row * TILE, weight)
-            for channel in range(4, features.shape[1]):
-                gradient = gradient + load(state, at + (3 + channel) * TILE) * features[g, channel]
-        behind = load(state, at + 16) - weight * gradient
-        store(state, at + 16, behind)
-        free = both(alive, log_alpha < LOG_MAX_ALPHA)
-        e = where(free, (before * gradient - behind / (F(1) - alpha)) * alpha, F(0))
-        ey = e * dy
-        s0, s1, s2 = s0 + e, s1 + ey, s2 + ey * dy
-        sum0, sum1, sum2 = sum0 + weight * u0, sum1 + weight * u1, sum2 + weight * u2
-        if sure(absolute):
-            # The gradient of the centre is the conic times (dx, dy) times e; here in units of 1 / log2(e).
-            over_x = over_x - minus_abs(e * (a * dx * F(2) + b * dy))
-            over_y = over_y - minus_abs(e * (slope + c * dy * F(2)))
-        dy = dy + F(1)
-    moments = (s0, s0 * dx, s1, s0 * dx * dx, s1 * dx, s2)
+    while first < last:
+        for row in range(first, min(first + follow, last)):
+            at = row * stride
+            before, alpha = load(state, at), _cut(raw)
+            weight = before * alpha
+            after = before - weight
+            alive = after > MIN_TRANSMITTANCE
+            store(state, at, where(alive, after, minus_abs(before)))
+            weight = where(alive, weight, F(0))
+            u0, u1, u2 = load(state, at + 48), load(state, at + 64), load(state, at + 80)
+            gradient = load(state, at + 32) + u0 * f0 + u1 * f1 + u2 * f2
+            if sure(many):
+                u3 = load(state, at + 96)
+                gradient, sum3 = gradient + u3 * f3, sum3 + weight * u3
+                store(weights, row * TILE, weight)
+                for channel in range(4, features.shape[1]):
+                    gradient = gradient + load(state, at + (3 + channel) * TILE) * features[g, channel]
+            behind = load(state, at + 16) - weight * gradient
+            store(state, at + 16, behind)
+            free = both(alive, raw < MAX_ALPHA)
+            e = where(free, (before * gradient - behind / (F(1) - alpha)) * alpha, F(0))
+            s0 = s0 + e
+            s1 = s1 + s0
+            s2 = s2 + s1
+            sum0, sum1, sum2 = sum0 + weight * u0, sum1 + weight * u1, sum2 + weight * u2
+            if sure(absolute):
+                dy = splat((top + F(row)) - records[g, 1])
+                # The gradient of the centre is the conic times (dx, dy) times e; here in units of 1 / log2(e).
+                over_x = over_x - minus_abs(e * (a * dx * F(2) + b * dy))
+                over_y = over_y - minus_abs(e * (slope + c * dy * F(2)))
+            raw, factor = raw * factor, factor - factor * bend
+        first += follow
+        if first < last:
+            raw, factor = _again(g, first, columns, top, records)
+    # Sums of sums: with m the rows left, itself included, s1 is the sum of m e, s2 that of m (m + 1) / 2 e; and dy is end - m.
+    end = splat((top + F(last)) - records[g, 1])
+    first_y = end * s0 - s1
+    second_y = end * (first_y - s1) + (s2 + s2 - s1)
+    moments = (s0, s0 * dx, first_y, s0 * dx * dx, first_y * dx, second_y)
     store(grads, at_slot, totals(*moments, over_x, over_y, sum0, sum1, sum2, sum3))
 
 
@@ -376,9 +433,9 @@ def _unblend_tile(
     height, width, channels = out.shape
     padded = features.shape[1]
     stride = (3 + padded) * TILE
-    state, weights, columns = scratch(TILE * stride), scratch(TILE * TILE), _centers(left)
-    _start_tile(state, stride, left, top, width, height)
-    for row in range(min(TILE, height - top)):
+    state, weights, columns = scratch(HIGH * stride), scratch(HIGH * TILE), _centers(left)
+    _start_tile(state, stride, columns, top, width, height)
+    for row in range(min(HIGH, height - top)):
         if left + TILE <= width:
             _read_row(state, row * stride, out, alpha, d_out, d_alpha, (top + row) * width + left, channels, many)
             continue
@@ -390,14 +447,19 @@ def _unblend_tile(
                 share += d_out[y, x, channel] * out[y, x, channel]
                 state[at + (3 + channel) * TILE] = d_out[y, x, channel]
             state[at + 16] = share
-    low, high = 0, TILE
+    low, high = 0, HIGH
+    if start < stop:
+        coming = _meet(pairs[start], low, high, columns, F(top) + F(0.5), records)
     for k in range(start, stop):
         if (k - start) % CHECK_EVERY == CHECK_EVERY - 1:
             low, high = _open_rows(state, stride, low, high)
-        g, first, last = unpack(pairs[k])
-        first, last, at_slot = max(first, low), min(last, high), slots[k] * room
-        view = (g, records, features, state, stride, weights)
-        _unblend_pair(first, last, columns, F(top) + F(0.5), *view, grads, at_slot, many, absolute)
+        met, at_slot = coming, slots[k] * room
+        if k + 1 < stop:
+            coming = _meet(pairs[k + 1], low, high, columns, F(top) + F(0.5), records)
+            ask(grads, slots[k + 1] * room)
+        _, first, last = met[:3]
+        view = (records, features, state, stride, weights)
+        _unblend_pair(met, columns, F(top) + F(0.5), *view, grads, at_slot, many, absolute)
         for group in range(1, padded // 4):
             _unblend_group(first, last, group, state, stride, weights, grads, at_slot)
 
@@ -471,14 +533,14 @@ def unblend(starts, pairs, taken, conics, opacities, records, features, out, alp
 def _unblend(starts, pairs, taken, conics, opacities, records, features, out, alpha, d_out, d_alpha, many, absolute):
     v, height, width, _ = out.shape
     n, channels = features.shape[1:]
-    across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
+    across, down = (width + TILE - 1) // TILE, (height + HIGH - 1) // HIGH
     slots, firsts = _give_slots(starts, taken, pairs, v, n)
     room = max(TILE, GEOMETRY + channels)
     grads = scratch(firsts[-1] * room)
     for number in prange(v * across * down):
         task = _spread(number, v * across * down)
         i, t = task // (across * down), task % (across * down)
-        left, top = t % across * TILE, t // across * TILE
+        left, top = t % across * TILE, t // across * HIGH
         view = (records[i], features[i], out[i], alpha[i], d_out[i], d_alpha[i])
         start = starts[task]
         _unblend_tile(start, start + taken[task], left, top, pairs, slots, *view, grads, room, many, absolute)

@@ -12,9 +12,9 @@ import math
 from typing import no_type_check
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
-from rl3d.render._compile import INLINE, MERGED, PARALLEL, STRICT, F
+from rl3d.render._compile import INLINE, MERGED, PARALLEL, STRICT, F, njit
 
 MIN_ALPHA = F(1 / 255)
 CHUNK = 64

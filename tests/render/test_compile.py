@@ -51,6 +51,25 @@ def test_a_read_only_package_caches_where_it_is_told_to(locked, tmp_path):
         assert Path(found[1]).is_relative_to(tmp_path / "told")
 
 
+def test_a_change_in_a_file_that_is_compiled_in_is_noticed(locked, tmp_path):
+    folder, found = locked / "rl3d" / "render", []
+    (folder / "_calling.py").write_text(
+        "from rl3d.render._called import number\nfrom rl3d.render._compile import STRICT, njit\n"
+        "@njit(**STRICT)\ndef call():\n    return number()\n"
+    )
+    settings = {**os.environ, "PYTHONPATH": str(locked), "PYTHONDONTWRITEBYTECODE": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    code = "from rl3d.render._calling import call; print(call(), sum(call.stats.cache_hits.values()))"
+    for number in (1, 1, 2):
+        (folder / "_called.py").write_text(
+            f"from rl3d.render._compile import STRICT, njit\n@njit(**STRICT)\ndef number():\n    return {number}\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=settings, cwd=locked, check=True
+        )
+        found.append(done.stdout.split())
+    assert found == [["1", "0"], ["1", "1"], ["2", "0"]]
+
+
 @pytest.mark.slow
 def test_a_read_only_package_caches_in_the_users_folder(locked, tmp_path):
     place = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "home" / "cache")}
