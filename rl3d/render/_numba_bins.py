@@ -69,7 +69,7 @@ def _front_to_back(depths, radii, order):
 def ellipses(means, conics, opacities):
     """What the loops need of each Gaussian in one place, [v n 8]: log2 of its alpha is l - a dx^2 - b dx dy - c dy^2.
 
-    Order: x, y, a, b, c, l, 1 - 2^(-2c); the last is free. All are 0 for what is not seen.
+    Order: x, y, a, b, c, l, 1 - 2^(-2c), 1 / 4c. All are 0 for what is not seen.
     """
     v, n = opacities.shape
     out = np.zeros((v, n, 8), np.float32)
@@ -80,6 +80,7 @@ def ellipses(means, conics, opacities):
             out[i, g, 2], out[i, g, 3] = F(0.5 * LOG2E) * conics[i, g, 0], F(LOG2E) * conics[i, g, 1]
             out[i, g, 4], out[i, g, 5] = F(0.5 * LOG2E) * conics[i, g, 2], F(math.log2(opacities[i, g]))
             out[i, g, 6] = F(-math.expm1(-2.0 * math.log(2.0) * out[i, g, 4]))
+            out[i, g, 7] = F(0.25 / out[i, g, 4])
     return out
 
 

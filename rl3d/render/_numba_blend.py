@@ -39,8 +39,9 @@ GEOMETRY = 8
 """Gradients of a pair that are not of features: six moments (see :func:`_unblend_pair`), and two of AbsGS."""
 MIN_TRANSMITTANCE = F(1e-4)
 MAX_ALPHA, MIN_ALPHA = F(0.999), F(1 / 255)
-FAINT = F(-120)
-"""Where log2 of alpha stays above, all rows follow from the first (see :func:`_first_row`)."""
+FAINT, NEARLY_SEEN = F(-120), F(-9)
+"""Of log2 of alpha: where it stays above the first, rows follow from the first (see :func:`_meet`); less than the second is not
+seen, by far."""
 RUN = 8
 """Neighbouring tiles that one thread works on in a row."""
 CHUNK = 256
@@ -96,20 +97,22 @@ def _alpha(log_alpha):
 
 @njit(**INLINE)
 @no_type_check
-def _first_row(base, slope, c, dy):
-    """A row's alpha, and the factor by which that of the next row differs."""
-    return _alpha(_log_alpha(base, slope, c, dy)), exp2(c * (dy * F(-2) - F(1)) - slope)
+def _alpha_of_row(g, row, columns, top, records):
+    """A Gaussian's alpha in any row."""
+    dx, dy = columns - records[g, 0], splat((top + F(row)) - records[g, 1])
+    base = splat(records[g, 5]) - splat(records[g, 2]) * dx * dx
+    return _alpha(_log_alpha(base, splat(records[g, 3]) * dx, splat(records[g, 4]), dy))
 
 
 @njit(**INLINE)
 @no_type_check
 def _meet(pair, low, high, columns, top, records):
     """What is known of a pair before its rows are: the Gaussian, its rows [first, last), how many of them follow from the first
-    (all, or just that one), and of the first what :func:`_first_row` says.
+    (all, or just that one), the alpha of the first, and the factor by which the next row's differs.
 
-    The exponent is quadratic in dy, so the factor from row to row changes by the same factor each time, 2^(-2c): two products
-    make a row of the one before, where a power of two takes ten instructions. That needs every row to be in float32's range;
-    the exponent is concave along a column, so it is lowest in the first row or the last.
+    The exponent is quadratic in dy, so that factor changes by the same factor each time, 2^(-2c): two products make a row of
+    the one before, where a power of two takes ten instructions. That needs every row to be in float32's range, in columns
+    where there is anything to see; the exponent is concave along a column, so it is lowest in the first row or the last.
     """
     g, first, last = unpack(pair)
     first, last = max(first, low), min(last, high)
@@ -119,8 +122,10 @@ def _meet(pair, low, high, columns, top, records):
     base, slope = splat(peak) - a * dx * dx, b * dx
     dy, dy_last = splat((top + F(first)) - y), splat((top + F(last - 1)) - y)
     begin, end = _log_alpha(base, slope, c, dy), _log_alpha(base, slope, c, dy_last)
-    follow = 1 if peak > F(0) or some(where(begin < end, begin, end) <= FAINT) else HIGH
-    return g, first, last, follow, *_first_row(base, slope, c, dy)
+    seen = base * F(1 - 2**-20) + slope * slope * records[g, 7] > NEARLY_SEEN  # less of base, for rounding
+    follow = 1 if peak > F(0) or some(both(seen, where(begin < end, begin, end) <= FAINT)) else HIGH
+    factor = exp2(c * (dy * F(-2) - F(1)) - slope)
+    return g, first, last, follow, where(seen, _alpha(begin), F(0)), where(seen, factor, F(0))
 
 
 @njit(**INLINE)
@@ -149,15 +154,7 @@ def _blend_pair(met, columns, top, records, features, state, stride, weights, ma
                 store(weights, row * TILE, weight)
         first += follow
         if first < last:
-            alpha, factor = _again(g, first, columns, top, records)
-
-
-@njit(**INLINE)
-@no_type_check
-def _again(g, row, columns, top, records):
-    """What :func:`_first_row` says of any row."""
-    dx, c, dy = columns - records[g, 0], splat(records[g, 4]), splat((top + F(row)) - records[g, 1])
-    return _first_row(splat(records[g, 5]) - splat(records[g, 2]) * dx * dx, splat(records[g, 3]) * dx, c, dy)
+            alpha = _alpha_of_row(g, first, columns, top, records)
 
 
 @njit(**INLINE)
@@ -296,13 +293,10 @@ def _median_tile(start, stop, left, top, pairs, records, found):
     _start_tile(state, TILE, columns, top, width, height)
     for k in range(start, stop):
         g, first, last = unpack(pairs[k])
-        x, y, a, b, c, peak = records[g, 0], records[g, 1], records[g, 2], records[g, 3], records[g, 4], records[g, 5]
-        dx = columns - x
-        base, slope = splat(peak) - a * dx * dx, b * dx
         for row in range(first, last):
             at = row * TILE
             before = load(state, at)
-            alpha = _cut(_alpha(_log_alpha(base, slope, c, (F(top) + F(0.5) + F(row)) - y)))
+            alpha = _cut(_alpha_of_row(g, row, columns, F(top) + F(0.5), records))
             after = where(before > F(0.5), before - before * alpha, before)
             store(state, at, after)
             if some(both(before > F(0.5), after <= F(0.5))):
@@ -377,7 +371,7 @@ def _unblend_pair(met, columns, top, records, features, state, stride, weights, 
             raw, factor = raw * factor, factor - factor * bend
         first += follow
         if first < last:
-            raw, factor = _again(g, first, columns, top, records)
+            raw = _alpha_of_row(g, first, columns, top, records)
     # Sums of sums: with m the rows left, itself included, s1 is the sum of m e, s2 that of m (m + 1) / 2 e; and dy is end - m.
     end = splat((top + F(last)) - records[g, 1])
     first_y = end * s0 - s1
