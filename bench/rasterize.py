@@ -476,7 +476,8 @@ def litesplat(case: Case, seconds: float) -> dict[str, float] | None:
         camera |= {"rotation": view[:3, :3].tolist(), "translation": view[:3, 3].tolist()}
         Path(folder, "camera.json").write_text(json.dumps([camera]))
         layer = CameraLayer(folder, GaussianParameterLayer(folder))
-    return timed({"forward": lambda: layer((case.size, case.size), batch_size=1024)}, seconds)
+    # Keras would refuse sizes that are no tensors, and unless told not to, the layer shows a window.
+    return timed({"forward": lambda: layer.call((case.size, case.size), batch_size=1024, render=False)}, seconds)
 
 
 def wanted(s: Settings, name: str) -> bool:
