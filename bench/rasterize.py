@@ -298,10 +298,11 @@ class Loops:
         self.starts, self.pairs = _numba_bins.bin_pairs(self.records, self.depths, self.radii, *self.size)
 
     def blend(self):
-        self.taken = _numba_blend.blend(self.starts, self.pairs, self.records, self.features, self.image, self.alpha)
+        blended = _numba_blend.blend(self.starts, self.pairs, self.records, self.features, self.image, self.alpha)
+        self.kept, self.taken = blended
 
     def unblend(self):
-        known = (self.starts, self.pairs, self.taken, self.conics, self.opacities, self.records, self.features)
+        known = (self.starts, self.kept, self.taken, self.conics, self.opacities, self.records, self.features)
         self.found = _numba_blend.unblend(*known, self.image, self.alpha, self.d_image, self.d_alpha, False)
 
     def _prepare_unproject(self):
@@ -320,7 +321,7 @@ class Loops:
     def work(self) -> dict[str, float]:
         """What the scene needs, and what was done."""
         blended = _count_blended(self.starts, self.pairs, self.records, len(self.depths), *self.size)
-        taken = [self.pairs[start : start + n] for start, n in zip(self.starts, self.taken, strict=False)]
+        taken = [self.kept[start : start + n] for start, n in zip(self.starts, self.taken, strict=False)]
         rows = sum(int(((x & 255) - ((x >> 8) & 255)).sum()) for x in taken)
         seen = int((self.radii > 0).all(-1).sum())
         forward = 4 * (seen * (6 + 3) + self.image.shape[0] * self.size[0] * self.size[1] * 4)

@@ -130,8 +130,8 @@ class _Blend(torch.autograd.Function):
         starts, pairs = _numba_bins.bin_pairs(records, depths, radii.numpy(), *size)
         image = torch.empty(len(depths), settings.height, settings.width, features.shape[-1])
         alpha = torch.empty(*image.shape[:3], 1)
-        taken = _numba_blend.blend(starts, pairs, records, features, image.numpy(), alpha.numpy())
-        ctx.known = (starts, pairs, taken, conics, opacities, records, features, image.numpy(), alpha.numpy())
+        kept, taken = _numba_blend.blend(starts, pairs, records, features, image.numpy(), alpha.numpy())
+        ctx.known = (starts, kept, taken, conics, opacities, records, features, image.numpy(), alpha.numpy())
         ctx.absgrad = absgrad
         return image, alpha
 

@@ -149,6 +149,13 @@ def _count(i, begin, end, nearest, columns, spans, tiles, width, height):
 
 @njit(**STRICT)
 @no_type_check
+def pack(g, first, last):
+    """A pair in one number; see :func:`unpack`."""
+    return (np.int64(g) << 16) | (first << 8) | last
+
+
+@njit(**STRICT)
+@no_type_check
 def unpack(pair):
     """The Gaussian of a pair, and the rows [first, last) of the tile that it reaches."""
     return pair >> 16, (pair >> 8) & 255, pair & 255
@@ -168,8 +175,7 @@ def _fill(i, begin, end, order, columns, spans, cursor, pairs, width):
                 for row in range(y0 // HIGH, (y1 - 1) // HIGH + 1):
                     at = cursor[row * across + column]
                     cursor[row * across + column] = at + 1
-                    begin = max(y0 - row * HIGH, 0)
-                    pairs[at] = (np.int64(g) << 16) | (begin << 8) | min(y1 - row * HIGH, HIGH)
+                    pairs[at] = pack(g, max(y0 - row * HIGH, 0), min(y1 - row * HIGH, HIGH))
 
 
 @njit(**STRICT)

@@ -15,7 +15,7 @@ import numpy as np
 from numba import prange
 
 from rl3d.render._compile import INLINE, NO, PARALLEL, STRICT, YES, F, njit, sure
-from rl3d.render._numba_bins import HIGH, LOG2E, TILE, unpack
+from rl3d.render._numba_bins import HIGH, LOG2E, TILE, pack, unpack
 from rl3d.render._vectors import (
     ask,
     both,
@@ -46,8 +46,9 @@ RUN = 8
 """Neighbouring tiles that one thread works on in a row."""
 CHUNK = 256
 """Gaussians whose gradients a thread sums at once."""
-CHECK_EVERY = 8
-"""After how many Gaussians a tile looks which of its rows are still open."""
+CHECK = 8
+"""After how many Gaussians a tile looks which rows are finished, and at how many rows it then looks."""
+ALL_ROWS = (1 << HIGH) - 1
 
 
 @njit(**INLINE)
@@ -65,13 +66,12 @@ def _start_tile(state, stride, columns, top, width, height):
 
 @njit(**INLINE)
 @no_type_check
-def _open_rows(state, stride, low, high):
-    """Narrow the rows [low, high) by those at its ends whose pixels are all finished."""
-    while low < high and not some(load(state, low * stride) > F(0)):
-        low += 1
-    while low < high and not some(load(state, (high - 1) * stride) > F(0)):
-        high -= 1
-    return low, high
+def _close_rows(closed, state, stride, begin):
+    """Note (as bits) which of the rows from ``begin`` on have only finished pixels."""
+    for row in range(begin, begin + CHECK):
+        if not some(load(state, row * stride) > F(0)):
+            closed |= 1 << row
+    return closed
 
 
 @njit(**INLINE)
@@ -106,7 +106,7 @@ def _alpha_of_row(g, row, columns, top, records):
 
 @njit(**INLINE)
 @no_type_check
-def _meet(pair, low, high, columns, top, records):
+def _meet(pair, columns, top, records):
     """What is known of a pair before its rows are: the Gaussian, its rows [first, last), how many of them follow from the first
     (all, or just that one), the alpha of the first, and the factor by which the next row's differs.
 
@@ -115,7 +115,6 @@ def _meet(pair, low, high, columns, top, records):
     where there is anything to see; the exponent is concave along a column, so it is lowest in the first row or the last.
     """
     g, first, last = unpack(pair)
-    first, last = max(first, low), min(last, high)
     x, y, peak = records[g, 0], records[g, 1], records[g, 5]
     a, b, c = splat(records[g, 2]), splat(records[g, 3]), splat(records[g, 4])
     dx = columns - x
@@ -130,9 +129,9 @@ def _meet(pair, low, high, columns, top, records):
 
 @njit(**INLINE)
 @no_type_check
-def _blend_pair(met, columns, top, records, features, state, stride, weights, many):
+def _blend_pair(pair, columns, top, records, features, state, stride, weights, many):
     """Let one Gaussian pass over its rows of a tile: add its features, or four of many, and keep its weights."""
-    g, first, last, follow, alpha, factor = met
+    g, first, last, follow, alpha, factor = _meet(pair, columns, top, records)
     f0, f1, f2 = splat(features[g, 0]), splat(features[g, 1]), splat(features[g, 2])
     f3 = splat(features[g, 3] if sure(many) else F(0))
     bend = splat(records[g, 6])
@@ -211,8 +210,8 @@ def _write_row(state, at, out, alpha, pixel, channels, many):
 
 @njit(**STRICT)
 @no_type_check
-def _blend_tile(start, stop, left, top, pairs, records, features, out, alpha, many):
-    """Blend one tile, and return how many pairs that took."""
+def _blend_tile(start, stop, left, top, pairs, kept, records, features, out, alpha, many):
+    """Blend one tile, keep the pairs that had open rows, and return how many that were."""
     height, width, channels = out.shape
     padded = features.shape[1]
     stride = (1 + padded) * TILE
@@ -220,22 +219,26 @@ def _blend_tile(start, stop, left, top, pairs, records, features, out, alpha, ma
     _ask_tile(left, top, out)
     _ask_tile(left, top, alpha)
     _start_tile(state, stride, columns, top, width, height)
-    low, high, k = 0, HIGH, start
-    if start < stop:
-        coming = _meet(pairs[start], low, high, columns, F(top) + F(0.5), records)
-    while k < stop:
-        if (k - start) % CHECK_EVERY == CHECK_EVERY - 1:
-            low, high = _open_rows(state, stride, low, high)
-            if low == high:
+    closed, taken = np.int64(0), 0
+    for k in range(start, stop):
+        seen = k - start
+        if seen % CHECK == CHECK - 1:
+            closed = _close_rows(closed, state, stride, seen // CHECK * CHECK % HIGH)
+            if closed == ALL_ROWS:
                 break
-        met = coming
-        if k + 1 < stop:
-            coming = _meet(pairs[k + 1], low, high, columns, F(top) + F(0.5), records)
-        g, first, last = met[:3]
-        _blend_pair(met, columns, F(top) + F(0.5), records, features, state, stride, weights, many)
+        g, first, last = unpack(pairs[k])
+        rows = ((1 << last) - (1 << first)) & ~closed
+        if rows == 0:
+            continue
+        while not (rows >> first) & 1:
+            first += 1
+        while not rows >> (last - 1):
+            last -= 1
+        pair = kept[start + taken] = pack(g, first, last)
+        taken += 1
+        _blend_pair(pair, columns, F(top) + F(0.5), records, features, state, stride, weights, many)
         for group in range(1, padded // 4):
             _blend_group(first, last, g, features, group, state, stride, weights)
-        k += 1
     for row in range(min(HIGH, height - top)):
         if left + TILE <= width:
             _write_row(state, row * stride, out, alpha, (top + row) * width + left, channels, many)
@@ -244,7 +247,7 @@ def _blend_tile(start, stop, left, top, pairs, records, features, out, alpha, ma
             alpha[top + row, left + column, 0] = F(1) - abs(state[row * stride + column])
             for channel in range(channels):
                 out[top + row, left + column, channel] = state[row * stride + (1 + channel) * TILE + column]
-    return k - start
+    return taken
 
 
 @njit(**STRICT)
@@ -265,7 +268,11 @@ def _spread(number, tasks):
 
 
 def blend(starts, pairs, records, features, out, alpha):
-    """Blend features [v n c] into ``out`` [v h w c], and fill ``alpha`` [v h w 1]; return how many pairs each tile took."""
+    """Blend features [v n c] into ``out`` [v h w c], and fill ``alpha`` [v h w 1].
+
+    Returns the pairs that were blended, narrowed to rows that were still open, and how many of each tile; they start where the
+    tile's pairs did.
+    """
     return _blend(starts, pairs, records, features, out, alpha, YES if features.shape[-1] > 3 else NO)
 
 
@@ -274,14 +281,14 @@ def blend(starts, pairs, records, features, out, alpha):
 def _blend(starts, pairs, records, features, out, alpha, many):
     v, height, width, _ = out.shape
     across, down = (width + TILE - 1) // TILE, (height + HIGH - 1) // HIGH
-    taken = np.empty(v * across * down, np.int64)
+    kept, taken = np.empty(len(pairs), np.int64), np.empty(v * across * down, np.int64)
     for number in prange(v * across * down):
         task = _spread(number, v * across * down)
         i, t = task // (across * down), task % (across * down)
         left, top = t % across * TILE, t // across * HIGH
         view = (records[i], features[i], out[i], alpha[i])
-        taken[task] = _blend_tile(starts[task], starts[task + 1], left, top, pairs, *view, many)
-    return taken
+        taken[task] = _blend_tile(starts[task], starts[task + 1], left, top, pairs, kept, *view, many)
+    return kept, taken
 
 
 @njit(**STRICT)
@@ -323,14 +330,14 @@ def medians(starts, pairs, records, found):
 
 @njit(**INLINE)
 @no_type_check
-def _unblend_pair(met, columns, top, records, features, state, stride, weights, grads, at_slot, many, absolute):
+def _unblend_pair(pair, columns, top, records, features, state, stride, weights, grads, at_slot, many, absolute):
     """Let one Gaussian pass over the rows [first, last) again, and sum the gradient of its exponent, times 1, dx, dy, dx^2,
     dx dy, dy^2, and of its first four features.
 
     A row's state is the light let through, the loss's share of everything behind, and the gradients of alpha and of features.
     With s = sum of later weights times their gradients, d loss / d alpha = transmittance * gradient - s / (1 - alpha).
     """
-    g, first, last, follow, raw, factor = met
+    g, first, last, follow, raw, factor = _meet(pair, columns, top, records)
     a, b, c, bend = splat(records[g, 2]), splat(records[g, 3]), splat(records[g, 4]), splat(records[g, 6])
     dx = columns - records[g, 0]
     slope = b * dx
@@ -422,7 +429,7 @@ def _read_row(state, at, out, alpha, d_out, d_alpha, pixel, channels, many):
 @njit(**STRICT)
 @no_type_check
 def _unblend_tile(
-    start, stop, left, top, pairs, slots, records, features, out, alpha, d_out, d_alpha, grads, room, many, absolute
+    start, stop, left, top, kept, slots, records, features, out, alpha, d_out, d_alpha, grads, room, many, absolute
 ):
     height, width, channels = out.shape
     padded = features.shape[1]
@@ -441,41 +448,35 @@ def _unblend_tile(
                 share += d_out[y, x, channel] * out[y, x, channel]
                 state[at + (3 + channel) * TILE] = d_out[y, x, channel]
             state[at + 16] = share
-    low, high = 0, HIGH
-    if start < stop:
-        coming = _meet(pairs[start], low, high, columns, F(top) + F(0.5), records)
     for k in range(start, stop):
-        if (k - start) % CHECK_EVERY == CHECK_EVERY - 1:
-            low, high = _open_rows(state, stride, low, high)
-        met, at_slot = coming, slots[k] * room
         if k + 1 < stop:
-            coming = _meet(pairs[k + 1], low, high, columns, F(top) + F(0.5), records)
             ask(grads, slots[k + 1] * room)
-        _, first, last = met[:3]
+        pair, at_slot = kept[k], slots[k] * room
         view = (records, features, state, stride, weights)
-        _unblend_pair(met, columns, F(top) + F(0.5), *view, grads, at_slot, many, absolute)
+        _unblend_pair(pair, columns, F(top) + F(0.5), *view, grads, at_slot, many, absolute)
+        _, first, last = unpack(pair)
         for group in range(1, padded // 4):
             _unblend_group(first, last, group, state, stride, weights, grads, at_slot)
 
 
 @njit(**STRICT)
 @no_type_check
-def _give_slots(starts, taken, pairs, views, n):
+def _give_slots(starts, taken, kept, views, n):
     """Number the pairs that were blended so that each Gaussian's lie together, in the order of tiles.
 
     Returns each pair's slot, and where those of each Gaussian start.
     """
-    firsts, slots = np.zeros(views * n + 1, np.int64), np.empty(len(pairs), np.int32)
+    firsts, slots = np.zeros(views * n + 1, np.int64), np.empty(len(kept), np.int32)
     area = len(taken) // max(views, 1)
     for task in range(len(taken)):
         for k in range(starts[task], starts[task] + taken[task]):
-            firsts[task // area * n + unpack(pairs[k])[0] + 1] += 1
+            firsts[task // area * n + unpack(kept[k])[0] + 1] += 1
     for i in range(views * n):
         firsts[i + 1] += firsts[i]
     cursor = firsts[:-1].copy()
     for task in range(len(taken)):
         for k in range(starts[task], starts[task] + taken[task]):
-            own = task // area * n + unpack(pairs[k])[0]
+            own = task // area * n + unpack(kept[k])[0]
             slots[k] = cursor[own]
             cursor[own] += 1
     return slots, firsts
@@ -513,22 +514,22 @@ def _gather(i, begin, end, firsts, grads, room, conics, opacities, d_means, d_co
             d_features[i, g, channel] = grads[at + GEOMETRY + channel]
 
 
-def unblend(starts, pairs, taken, conics, opacities, records, features, out, alpha, d_out, d_alpha, absolute: bool):
+def unblend(starts, kept, taken, conics, opacities, records, features, out, alpha, d_out, d_alpha, absolute: bool):
     """The backward of :func:`blend`: gradients of means, conics, opacities and features.
 
     The last of what it returns is the sum of absolute values of the means' gradients over pixels (AbsGS), if ``absolute``.
     """
-    known = (starts, pairs, taken, conics, opacities, records, features, out, alpha, d_out, d_alpha)
+    known = (starts, kept, taken, conics, opacities, records, features, out, alpha, d_out, d_alpha)
     return _unblend(*known, YES if features.shape[-1] > 3 else NO, YES if absolute else NO)
 
 
 @njit(**PARALLEL)
 @no_type_check
-def _unblend(starts, pairs, taken, conics, opacities, records, features, out, alpha, d_out, d_alpha, many, absolute):
+def _unblend(starts, kept, taken, conics, opacities, records, features, out, alpha, d_out, d_alpha, many, absolute):
     v, height, width, _ = out.shape
     n, channels = features.shape[1:]
     across, down = (width + TILE - 1) // TILE, (height + HIGH - 1) // HIGH
-    slots, firsts = _give_slots(starts, taken, pairs, v, n)
+    slots, firsts = _give_slots(starts, taken, kept, v, n)
     room = max(TILE, GEOMETRY + channels)
     grads = scratch(firsts[-1] * room)
     for number in prange(v * across * down):
@@ -537,7 +538,7 @@ def _unblend(starts, pairs, taken, conics, opacities, records, features, out, al
         left, top = t % across * TILE, t // across * HIGH
         view = (records[i], features[i], out[i], alpha[i], d_out[i], d_alpha[i])
         start = starts[task]
-        _unblend_tile(start, start + taken[task], left, top, pairs, slots, *view, grads, room, many, absolute)
+        _unblend_tile(start, start + taken[task], left, top, kept, slots, *view, grads, room, many, absolute)
     d_means, d_conics = np.empty((v, n, 2), np.float32), np.empty((v, n, 3), np.float32)
     d_opacities, d_features = np.empty((v, n), np.float32), np.empty((v, n, channels), np.float32)
     over = np.empty((v, n, 2), np.float32)

@@ -128,7 +128,7 @@ def ask(typingctx, array, index):
         place = builder.bitcast(_pointer(context, builder, sig, args), ir.IntType(8).as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [place.type, *[ir.IntType(32)] * 3])
         function = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
-        builder.call(function, [place, *(ir.Constant(ir.IntType(32), x) for x in (0, 3, 1))])  # to read, keep in the second cache, data
+        builder.call(function, [place, *(ir.Constant(ir.IntType(32), x) for x in (0, 2, 1))])  # to read, second cache, data
         return context.get_dummy_value()
 
     return types.void(array, index), codegen
