@@ -34,7 +34,7 @@ from torch import Tensor
 from rl3d.cameras import Orbit
 from rl3d.files import write_whole
 from rl3d.math import sh_from_rgb
-from rl3d.render import _gaussians_numba, _numba_bins, _numba_blend, _numba_project, rasterization
+from rl3d.render import _gaussians_numba, _numba_bins, _numba_blend, _numba_project, _numba_unblend, rasterization
 from rl3d.render._compile import PARALLEL, STRICT, njit
 from rl3d.render._gaussians_torch import Settings as Drawing
 from rl3d.render._numba_bins import HIGH, TILE
@@ -303,7 +303,7 @@ class Loops:
 
     def unblend(self):
         known = (self.starts, self.kept, self.taken, self.conics, self.opacities, self.records, self.features)
-        self.found = _numba_blend.unblend(*known, self.image, self.alpha, self.d_image, self.d_alpha, False)
+        self.found = _numba_unblend.unblend(*known, self.image, self.alpha, self.d_image, self.d_alpha, False)
 
     def _prepare_unproject(self):
         ctx = _gaussians_numba.project(*self.inputs, self.view, self.K, self.drawing).means2d.grad_fn

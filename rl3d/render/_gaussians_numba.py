@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rl3d.render import _gaussians_torch, _numba_bins, _numba_blend, _numba_project
+from rl3d.render import _gaussians_torch, _numba_bins, _numba_blend, _numba_project, _numba_unblend
 from rl3d.render._compile import announced
 from rl3d.render._gaussians_torch import Projected, Raster, Settings, absgrad_of
 from rl3d.render._threads import follow_torch
@@ -140,7 +140,7 @@ class _Blend(torch.autograd.Function):
     def backward(ctx, d_image, d_alpha):
         with announced():
             upstream = _arrays(d_image, d_alpha)
-            found = _numba_blend.unblend(*ctx.known, *upstream, ctx.absgrad is not None)  # pyright: ignore[reportCallIssue]
+            found = _numba_unblend.unblend(*ctx.known, *upstream, ctx.absgrad is not None)  # pyright: ignore[reportCallIssue]
         d_means2d, d_conics, d_opacities, d_features, absolute = map(torch.from_numpy, found)
         if ctx.absgrad is not None:
             ctx.absgrad(absolute)
