@@ -18,7 +18,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -29,12 +29,12 @@ import numba
 import numpy as np
 import torch
 from numba import prange
+from rasterize_rivals import rivals
+from rasterize_scenes import Case, timed, turns, whole
 from torch import Tensor
 
-from rl3d.cameras import Orbit
 from rl3d.files import write_whole
-from rl3d.math import sh_from_rgb
-from rl3d.render import _gaussians_numba, _numba_bins, _numba_blend, _numba_project, _numba_unblend, rasterization
+from rl3d.render import _gaussians_numba, _numba_bins, _numba_blend, _numba_project, _numba_unblend
 from rl3d.render._compile import PARALLEL, STRICT, njit
 from rl3d.render._gaussians_torch import Settings as Drawing
 from rl3d.render._numba_bins import HIGH, TILE
@@ -78,60 +78,6 @@ class Settings:
     seconds: float = 1.0
     """To spend on each case, about; 3 repeats at least."""
     json: Path | None = None
-
-
-@dataclass(frozen=True)
-class Case:
-    """A scene and cameras."""
-
-    gaussians: int
-    size: int
-    cameras: int
-
-    @property
-    def name(self) -> str:
-        n = f"{self.gaussians // 1_000_000}M" if self.gaussians >= 1_000_000 else f"{self.gaussians // 1000}k"
-        return f"{n}@{self.size}" + (f"x{self.cameras}" if self.cameras > 1 else "")
-
-    @property
-    def pixels(self) -> float:
-        """The size of a Gaussian on the screen, as a standard deviation: about 3 at 128 pixels, less where there are many."""
-        return 3 * self.size / 128 * math.sqrt(min(1.0, 10_000 / self.gaussians))
-
-    def scene(self) -> tuple[list[Tensor], Cameras]:
-        """Means, quats, scales, opacities and colours (harmonics of degree 0), spread over the middle of every image."""
-        rng, n = torch.Generator().manual_seed(0), self.gaussians
-        cameras = Orbit(views=self.cameras, size=self.size).cameras()
-        pixel = 3.0 / float(cameras.intrinsics[0, 0, 0, 0])
-        means = 0.18 * self.size * pixel * torch.randn(n, 3, generator=rng)
-        scales = self.pixels * pixel * (0.3 * torch.randn(n, 3, generator=rng)).exp()
-        quats, opacities = torch.randn(n, 4, generator=rng), 0.05 + 0.85 * torch.rand(n, generator=rng)
-        colors = sh_from_rgb(torch.rand(n, 3, generator=rng))[:, None]
-        return [x.requires_grad_() for x in (means, quats, scales, opacities, colors)], cameras
-
-
-# Timing
-
-
-def turns(functions: dict[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
-    """Milliseconds of each, run by turns, and of a matrix product between them."""
-    a, b = torch.randn(2, 1024, 1024)
-    functions = {"matmul": lambda: a @ b, **functions}
-    for function in functions.values():
-        function()
-    found: dict[str, list[float]] = {name: [] for name in functions}
-    begin = time.perf_counter()
-    while len(found["matmul"]) < 3 or (time.perf_counter() - begin < seconds and len(found["matmul"]) < 100):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            found[name].append(1e3 * (time.perf_counter() - start))
-    return found
-
-
-def timed(functions: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """Medians of :func:`turns`."""
-    return {name: median(x) for name, x in turns(functions, seconds).items()}
 
 
 def peak_megabytes(function: Callable[[], Any]) -> float | None:
@@ -336,28 +282,6 @@ class Loops:
         }
 
 
-def whole(inputs: list[Tensor], cameras: Cameras, backend: str = "auto") -> dict[str, Callable[[], Any]]:
-    """gsplat's call, without and with its backward."""
-    view, K, size = cameras.cam_from_world[0].to(inputs[0]), cameras.intrinsics[0].to(inputs[0]), cameras.width
-    rng = torch.Generator().manual_seed(1)
-    shape = (cameras.cam_from_world.shape[1], size, size)
-    cotangents = [torch.randn(*shape, c, generator=rng).to(inputs[0]) for c in (3, 1)]
-
-    def draw():
-        return rasterization(*inputs, view, K, size, size, sh_degree=0, packed=False, backend=backend)[:2]
-
-    def forward():
-        with torch.no_grad():
-            draw()
-
-    def both():
-        for x in inputs:
-            x.grad = None
-        torch.autograd.backward(draw(), cotangents)
-
-    return {"forward": forward, "forward_backward": both}
-
-
 # Rows of the table
 
 
@@ -428,68 +352,6 @@ def workload(seconds: float) -> dict[str, Any]:
     return {"ms": ms, "matmuls": {name: x / ms["matmul"] for name, x in ms.items()}}
 
 
-def rivals(s: Settings) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The torch oracle on small scenes, gsplat where there is CUDA, litesplat where it is installed."""
-    for case in (Case(1_000, 64, 1), Case(1_000, 128, 1), Case(10_000, 64, 1)):
-        if wanted(s, "oracle"):
-            inputs, cameras = case.scene()
-            slow = timed(whole(inputs, cameras, "torch"), s.seconds)
-            yield f"oracle {case.name}", {"ms": slow}
-        if wanted(s, "litesplat") and (found := litesplat(case, s.seconds)):
-            yield f"litesplat {case.name}", {"ms": found}
-    for case in (Case(10_000, 256, 1), Case(100_000, 512, 1), Case(1_000_000, 1024, 1)):
-        if wanted(s, "gsplat") and torch.cuda.is_available():
-            yield f"gsplat {case.name}", {"ms": on_cuda(case, s.seconds)}
-
-
-def on_cuda(case: Case, seconds: float) -> dict[str, float]:
-    """Our call and gsplat's bare one."""
-    import gsplat  # pyright: ignore[reportMissingImports]
-
-    inputs, cameras = case.scene()
-    inputs = [x.detach().cuda().requires_grad_() for x in inputs]
-    view, K = cameras.cam_from_world[0].cuda(), cameras.intrinsics[0].cuda()
-
-    def both(call: Callable) -> Callable[[], None]:
-        def run():
-            for x in inputs:
-                x.grad = None
-            image, alpha, _ = call(*inputs, view, K, case.size, case.size, sh_degree=0, packed=False)
-            (image.sum() + alpha.sum()).backward()
-            torch.cuda.synchronize()
-
-        return run
-
-    return timed({"ours": both(rasterization), "bare": both(gsplat.rasterization)}, seconds)
-
-
-def litesplat(case: Case, seconds: float) -> dict[str, float] | None:
-    """litesplat's forward: every pixel looks at every Gaussian, in Keras on torch."""
-    import os
-    import tempfile
-
-    os.environ.setdefault("KERAS_BACKEND", "torch")
-    try:
-        from litesplat.core import CameraLayer, GaussianParameterLayer  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return None
-    inputs, cameras = case.scene()
-    means, quats, scales, opacities, colors = (x.detach() for x in inputs)
-    view, K = cameras.cam_from_world[0, 0], cameras.intrinsics[0, 0]
-    with tempfile.TemporaryDirectory() as folder:
-        rows = zip(means.tolist(), colors[:, 0].tolist(), quats.tolist(), scales.tolist(), opacities.tolist(), strict=True)
-        names = ("position", "color", "rotation", "scale", "opacity")
-        gaussians = [{**dict(zip(names, row, strict=True)), "translation": row[0]} for row in rows]
-        Path(folder, "gaussians.json").write_text(json.dumps(gaussians))
-        camera = {"camera_id": 0, "model": "PINHOLE", "image_name": "", "width": case.size, "height": case.size}
-        camera |= {"fx": float(K[0, 0]), "fy": float(K[1, 1]), "cx": float(K[0, 2]), "cy": float(K[1, 2])}
-        camera |= {"rotation": view[:3, :3].tolist(), "translation": view[:3, 3].tolist()}
-        Path(folder, "camera.json").write_text(json.dumps([camera]))
-        layer = CameraLayer(folder, GaussianParameterLayer(folder))
-    # Keras would refuse sizes that are no tensors, and unless told not to, the layer shows a window.
-    return timed({"forward": lambda: layer.call((case.size, case.size), batch_size=1024, render=False)}, seconds)
-
-
 def wanted(s: Settings, name: str) -> bool:
     return any(fnmatch(name, pattern) for pattern in s.only)
 
@@ -543,7 +405,7 @@ def main(s: Settings) -> None:
             skipped[:] = sorted({*skipped, case.name})
             continue
         keep(case.name, measure(case, limits, s.seconds))
-    for name, row in rivals(s):
+    for name, row in rivals(lambda name: wanted(s, name), s.seconds):
         keep(name, row)
 
 
