@@ -34,13 +34,14 @@ from rl3d.cameras import Orbit
 from rl3d.evaluate.metrics import bootstrap_interval, frechet, rank, spread
 from rl3d.evaluate.worlds import Question, prompt_set, read_questions
 from rl3d.files import append_record, read_records, write_whole
-from rl3d.finetune import KEPT, Teaching, Team, begin, finetune, look, restore, state
+from rl3d.finetune import KEPT, Teaching, begin, finetune, look, restore, state
 from rl3d.lesson import Lesson, Toys, lesson_file, load_lesson
 from rl3d.priors.sampling import Streams, sample_views
 from rl3d.protocols import REFERENCE, Prior
 from rl3d.rewards.clip import Clip, ClipReward
 from rl3d.rewards.consistency import Refit
 from rl3d.run import Run
+from rl3d.team import Team
 from rl3d.toybox import grammar, pools
 from rl3d.types import Prompt, Views
 

@@ -1,4 +1,4 @@
-"""How well the prior's samples follow held-out prompts: ``python bench/prior.py [--guidance 2 3 5] [--best 1 4 8]``.
+"""How well the prior's samples follow held-out prompts: ``python bench/prior.py [--guidance 2 3] [--best 1 8] [--begun 16]``.
 
 Draws sets of views of the validation prompts, and asks the embedded encoder and the judge for the right caption among the hard
 pool of each, as ``rl3d evaluate`` does with assets; true renders from the same cameras stand beside. Of several samples the
@@ -23,7 +23,7 @@ from rl3d.evaluate.metrics import rank
 from rl3d.evaluate.worlds import Question, ToyWorld, prompt_set, read_questions
 from rl3d.export.pictures import png_bytes, sheet, to_uint8
 from rl3d.priors.embedded import Embedded
-from rl3d.priors.sampling import sample_views
+from rl3d.priors.sampling import sample_best, sample_views
 from rl3d.rewards.clip import Clip, ClipReward
 from rl3d.toybox import grammar, pools
 from rl3d.types import Prompt, Views
@@ -43,6 +43,9 @@ class Settings:
     guidance: tuple[float, ...] = (3.0,)
     best: tuple[int, ...] = (1,)
     """Samples of which the encoder chooses one."""
+    begun: tuple[int, ...] = ()
+    """The same, but chosen after so many steps (``after``), so that one alone is finished."""
+    after: int = 2
     steps: int = 16
     rescale: float = 0.5
     views: int = 4
@@ -78,26 +81,36 @@ def main(s: Settings) -> None:
     prior = Embedded(folder=str(s.prior or "prior"), lora=str(s.lora or "")).build()
     judges = {"encoder": Clip(s.encoder).build(), "judge": Clip(s.judge).build()}
     cameras = Orbit(s.views, s.elevation_deg, 15.0, size=prior.info.size).cameras()
+
+    def liked(*shown) -> torch.Tensor:
+        return judges["encoder"].score(*shown).value
+
     truths = [ToyWorld().truths(q, cameras, zlib.crc32(q.prompt.encode()), 1)[0].views for q in questions]
     sets = {"true renders": (concatenated(truths, cameras), 0.0)}
+    options: dict[str, Any] = {"steps": s.steps, "rescale": s.rescale}
     for guidance in s.guidance:
         rng, parts, start = torch.Generator().manual_seed(0), [], time.perf_counter()
         drawn = [question for question in questions for _ in range(max(s.best))]
         for i in range(0, len(drawn), s.batch):
             prompts = [Prompt(q.prompt) for q in drawn[i : i + s.batch]]
-            options: dict[str, Any] = {"steps": s.steps, "guidance": guidance, "rescale": s.rescale}
-            parts.append(sample_views(prior, prompts, cameras, rng=rng, **options))
+            parts.append(sample_views(prior, prompts, cameras, rng=rng, guidance=guidance, **options))
         views, seconds = concatenated(parts, cameras), (time.perf_counter() - start) / max(s.best)
         score = judges["encoder"].score(views, [Prompt(q.prompt) for q in drawn]).value.view(len(questions), -1)
         for count in s.best:
             favourite = torch.arange(len(questions)) * max(s.best) + score[:, :count].argmax(1)
             sets[f"guidance {guidance:g}, best of {count}"] = (select(views, favourite), count * seconds)
+        for count in s.begun:
+            rng, start = torch.Generator().manual_seed(0), time.perf_counter()
+            prompts = [Prompt(q.prompt) for q in questions]
+            more: dict[str, Any] = {"candidates": count, "after": s.after, "guidance": guidance, "batch": s.batch}
+            views = sample_best(prior, prompts, cameras, liked, rng=rng, **options, **more)
+            sets[f"guidance {guidance:g}, best of {count} begun"] = (views, time.perf_counter() - start)
     results = {}
-    print(f"{'':24}{'encoder R@1':>12}{'judge R@1':>12}{'s a set':>9}")
+    print(f"{'':32}{'encoder R@1':>12}{'judge R@1':>12}{'s a set':>9}")
     for name, (views, seconds) in sets.items():
         scores = {who: float(np.mean(hits(model, views, questions))) for who, model in judges.items()}
         results[name] = {**scores, "seconds_per_set": seconds / len(questions)}
-        print(f"{name:24}{scores['encoder']:12.1%}{scores['judge']:12.1%}{seconds / len(questions):9.2f}", flush=True)
+        print(f"{name:32}{scores['encoder']:12.1%}{scores['judge']:12.1%}{seconds / len(questions):9.2f}", flush=True)
     if s.picture:
         pictures = to_uint8(list(sets.values())[-1][0]).reshape(-1, prior.info.size, prior.info.size, 3)
         s.picture.write_bytes(png_bytes(sheet(pictures.repeat(2, 1).repeat(2, 2), 4 * s.views)))

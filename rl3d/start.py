@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from rl3d.export.ply import read_ply
 from rl3d.geometry.hull import visual_hull
 from rl3d.geometry.points import ball, from_points
 from rl3d.math import multiply_quats
-from rl3d.priors.sampling import sample_views
+from rl3d.priors.sampling import sample_best, sample_views
 from rl3d.protocols import Prior, Situation
 from rl3d.rewards.clip import Clip
 from rl3d.types import Cameras, Prompt, Splats, Views
@@ -36,11 +36,13 @@ class Draw:
     guidance: float = 3.0
     rescale: float = 0.5
     candidates: int = 1
-    """Sets to draw; ``chooser`` keeps the best."""
+    """Sets to begin; ``chooser`` says which one is finished."""
+    chosen_after: int = 2
+    """Steps after which it says so, by the clean predictions: what will be good shows early. At ``steps``, all are finished."""
     chooser: Clip = field(default_factory=Clip)
 
     def draw(self, prompt: Prompt, prior: Prior, rng: torch.Generator, device: torch.device) -> Views:
-        """Draw the candidates together, in one batch, and keep the best."""
+        """Draw one set of views, the best of the candidates."""
         return self.draw_sets(prompt, prior, rng, device, 1)[0]
 
     def draw_sets(self, prompt: Prompt, prior: Prior, rng: torch.Generator, device: torch.device, count: int) -> list[Views]:
@@ -51,27 +53,28 @@ class Draw:
             Orbit(self.views, e, half * (i % 2), info.distance, info.fov_y_deg, info.size).cameras()
             for i, e in enumerate(self.elevations_deg)
         ]
-        total = count * self.candidates
         cameras = Cameras(
-            torch.cat([r.cam_from_world for r in rings], 1).repeat(total, 1, 1, 1).to(device),
-            torch.cat([r.intrinsics for r in rings], 1).repeat(total, 1, 1, 1).to(device),
+            torch.cat([r.cam_from_world for r in rings], 1).to(device),
+            torch.cat([r.intrinsics for r in rings], 1).to(device),
             info.size,
             info.size,
         )
-        prompts = [prompt] * total
-        views = sample_views(prior, prompts, cameras, steps=self.steps, guidance=self.guidance, rescale=self.rescale, rng=rng)
+        prompts = [prompt] * count
+        options: dict[str, Any] = {"steps": self.steps, "guidance": self.guidance, "rescale": self.rescale, "rng": rng}
         if self.candidates == 1:
-            return [views.sample(i) for i in range(count)]
-        with torch.no_grad():
-            score = self.chooser.build_signal(device).score(views, prompts)
-        best = score.value.view(count, self.candidates).argmax(1).tolist()
-        return [views.sample(i * self.candidates + b) for i, b in enumerate(best)]
+            views = sample_views(prior, prompts, cameras, **options)
+        else:
+            chooser = self.chooser.build_signal(device)
+            more: dict[str, Any] = {"candidates": self.candidates, "after": self.chosen_after}
+            views = sample_best(prior, prompts, cameras, lambda *shown: chooser.score(*shown).value, **more, **options)
+        return [views.sample(i) for i in range(count)]
 
     @property
     def passes(self) -> float:
         """Network passes of one set of as many views as a step has, on all rings."""
         guided = 2 if self.guidance != 1 else 1
-        return guided * self.candidates * self.steps * len(self.elevations_deg)
+        early = min(self.chosen_after, self.steps)
+        return guided * ((self.candidates - 1) * early + self.steps) * len(self.elevations_deg)
 
 
 @runtime_checkable

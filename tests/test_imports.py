@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = [
-    {"files", "hub", "math", "types"},
+    {"files", "hub", "math", "team", "types"},
     {"cameras", "protocols", "scene"},
     {"render"},
     {"geometry"},

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from fake_prior import RED, Fake, blob, situation, tiny_recipe
+from fake_prior import RED, Fake, GaussianViews, blob, situation, tiny_recipe
 from PIL import Image
 
 from rl3d.export.mesh import write_glb
@@ -102,6 +102,16 @@ def test_mistakes_are_named(tmp_path, name, content, says):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=says):
         build(tmp_path / name)
+
+
+@pytest.mark.parametrize("settings", [{}, {"candidates": 3, "guidance": 1.0}, {"candidates": 4, "chosen_after": 3}])
+def test_a_draw_asks_the_prior_as_often_as_it_says(settings):
+    prior, rng = GaussianViews(), torch.Generator().manual_seed(0)
+    draw = Draw(elevations_deg=(0.0, 30.0), steps=5, **settings)
+    one, two = draw.draw_sets(RED, prior, rng, torch.device("cpu"), 2)
+    assert one.rgb.shape == two.rgb.shape == (1, 8, 16, 16, 3)
+    assert not torch.equal(one.rgb, two.rgb)
+    assert prior.asked / 2 == draw.passes / 2  # half of a pass's views are on each of two rings
 
 
 def test_a_recipe_that_starts_from_an_asset_keeps_it_in_sight(tmp_path):

@@ -17,12 +17,12 @@ from tyro.conf import AvoidSubcommands, Positional, arg
 from rl3d.commands.recipes import listed
 from rl3d.commands.words import without
 from rl3d.files import write_whole
-from rl3d.finetune import Team
 from rl3d.finetune import produce as finetuning
 from rl3d.lesson import Lesson, compared, lesson_file, lesson_files, load_lesson, with_names
 from rl3d.optimize import Diverged
 from rl3d.recipe import describe
 from rl3d.run import Run, circumstances
+from rl3d.team import Team
 
 LESSON = "finetune"
 """The kind of a run that teaches a prior."""

@@ -13,10 +13,10 @@ from tyro.conf import AvoidSubcommands, Positional
 from rl3d.commands import finetune
 from rl3d.commands.generate import logs_of, recipe_with, show
 from rl3d.commands.words import value_of, without
-from rl3d.finetune import Team
 from rl3d.priors.embedded import Embedded
 from rl3d.recipe import Recipe, describe
 from rl3d.run import Run
+from rl3d.team import Team
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from rl3d.math import Level, level_at
@@ -80,11 +80,14 @@ def denoise(
     solver: Literal["ddim", "multistep"] = "multistep",
     eta: float = 0.0,
     rng: torch.Generator | None = None,
+    before: tuple[Latents, Level] | None = None,
 ) -> Latents:
-    """Walk down the levels of a schedule. ``eta`` above 0 (DDIM only) draws noise from ``rng``. Differentiable."""
+    """Walk down the levels of a schedule. ``eta`` above 0 (DDIM only) draws noise from ``rng``. Differentiable.
+
+    A walk that goes on from the middle of a schedule takes ``before``, the last clean prediction and its level.
+    """
     if eta and solver != "ddim":
         raise ValueError(f'eta {eta} needs the solver "ddim": the multistep solver is deterministic')
-    before = None
     for level, to in pairwise(schedule):
         clean = predict(noisy, level)
         if solver == "ddim":
@@ -165,13 +168,82 @@ def sample_views(
     ``cameras`` are ``[b v]``, or ``[1 v]`` for all prompts. Alpha is clamped to [0, 1], and colour to [0, alpha].
     """
     cameras = for_each(prompts, cameras)
-    info, condition = prior.info, prior.embed(prompts, cameras)
+    noise = _noise(prior, prompts, cameras, rng)
+    predict = _asked(prior, prompts, cameras, guidance, rescale)
+    return _shown(prior, denoise(predict, noise, levels(steps), solver=solver, eta=eta, rng=rng), cameras)
+
+
+@torch.no_grad()
+def sample_best(
+    prior: Prior,
+    prompts: list[Prompt],
+    cameras: Cameras,
+    score: Callable[[Views, list[Prompt]], Float[Tensor, "b"]],
+    *,
+    candidates: int,
+    after: int = 2,
+    steps: int = 16,
+    guidance: float = 3.0,
+    rescale: float = 0.5,
+    rng: torch.Generator | None = None,
+    batch: int = 8,
+) -> Views:
+    """Begin several sets of views of each prompt, and finish the one whose clean prediction scores best ``after`` so many
+    steps.
+
+    What a sample will be is settled early: the first predictions are blurred, but rank samples nearly as what becomes of them
+    does (``docs/results.md``). With ``after`` at ``steps`` or above, all are finished, and what they have become is scored.
+    ``batch`` bounds how many are drawn at once, and with that the memory; else as :func:`sample_views`.
+    """
+    if candidates < 1 or after < 1:
+        raise ValueError(f"it takes at least 1 candidate and 1 step to choose, got {candidates} and {after}")
+    cameras, schedule = for_each(prompts, cameras), levels(steps)
+    after = min(after, steps)
+    many = [prompt for prompt in prompts for _ in range(candidates)]
+    owner = torch.arange(len(prompts)).repeat_interleave(candidates)
+    noise = _noise(prior, many, _rows(cameras, owner), rng)
+    noisy, clean, liked = [], [], []
+    for rows in torch.arange(len(many)).split(batch):
+        some, own = [many[i] for i in rows.tolist()], _rows(cameras, owner[rows])
+        said: list[Latents] = []
+        noisy.append(denoise(_asked(prior, some, own, guidance, rescale, said), noise[rows], schedule[: after + 1]))
+        clean.append(said[-1])
+        liked.append(score(_shown(prior, said[-1], own), some))
+    best = torch.cat(liked).view(-1, candidates).argmax(1).cpu() + candidates * torch.arange(len(prompts))
+    noisy, clean, finished = torch.cat(noisy)[best], torch.cat(clean)[best], []
+    for rows in torch.arange(len(prompts)).split(batch):
+        some, own = [prompts[i] for i in rows.tolist()], _rows(cameras, rows)
+        before = clean[rows], schedule[after - 1]
+        finished.append(denoise(_asked(prior, some, own, guidance, rescale), noisy[rows], schedule[after:], before=before))
+    return _shown(prior, torch.cat(finished), cameras)
+
+
+def _rows(cameras: Cameras, index: Int[Tensor, "n"]) -> Cameras:
+    return replace(cameras, cam_from_world=cameras.cam_from_world[index], intrinsics=cameras.intrinsics[index])
+
+
+def _noise(prior: Prior, prompts: Sequence[Prompt], cameras: Cameras, rng: torch.Generator | None) -> Latents:
+    info = prior.info
     shape = (len(prompts), cameras.views, info.channels, info.size, info.size)
-    noise = draw_noise(shape, rng, cameras.cam_from_world.device)
+    return draw_noise(shape, rng, cameras.cam_from_world.device)
+
+
+def _asked(
+    prior: Prior, prompts: list[Prompt], cameras: Cameras, guidance: float, rescale: float, said: list[Latents] | None = None
+) -> Callable[[Latents, Level], Latents]:
+    """The prior's guided clean prediction for these prompts; the last one is kept in ``said``."""
+    condition = prior.embed(prompts, cameras)
 
     def predict(noisy: Latents, level: Level) -> Latents:
-        return prior.predict(noisy, level, condition, guidance=guidance, rescale=rescale)
+        clean = prior.predict(noisy, level, condition, guidance=guidance, rescale=rescale)
+        if said is not None:
+            said[:] = [clean]
+        return clean
 
-    views = prior.decode(denoise(predict, noise, levels(steps), solver=solver, eta=eta, rng=rng), cameras)
+    return predict
+
+
+def _shown(prior: Prior, clean: Latents, cameras: Cameras) -> Views:
+    views = prior.decode(clean, cameras)
     alpha = views.alpha.clamp(0, 1)
     return replace(views, alpha=alpha, rgb=views.rgb.clamp_min(0).minimum(alpha))

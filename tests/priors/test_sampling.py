@@ -9,7 +9,7 @@ from torch import nn
 
 from rl3d.cameras import Orbit
 from rl3d.math import Level, level_at
-from rl3d.priors.sampling import denoise, draw_noise, guide, levels, sample_views, step_ddim
+from rl3d.priors.sampling import denoise, draw_noise, guide, levels, sample_best, sample_views, step_ddim
 from rl3d.protocols import PriorInfo
 from rl3d.types import Prompt, Views
 
@@ -134,3 +134,45 @@ def test_the_generator_decides(eta):
 def test_noise_needs_the_ddim_solver():
     with pytest.raises(ValueError, match="ddim"):
         denoise(exact, draw_noise((1, 1, 1, 2, 2), None, torch.device("cpu")), levels(2), eta=0.5)
+
+
+def brightness(views, prompts):
+    return views.rgb.mean((1, 2, 3, 4))
+
+
+def drawn(function, *args, prompts=("red", "blue"), **options):
+    rng, cameras = torch.Generator().manual_seed(4), Orbit(views=4, size=8).cameras()
+    return function(GaussianPrior(), [Prompt(p) for p in prompts], cameras, *args, rng=rng, steps=6, guidance=1.0, **options)
+
+
+@pytest.mark.parametrize("after", [1, 3, 6, 99])
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_the_best_is_finished_as_if_it_had_been_drawn_alone(after, batch):
+    best = drawn(sample_best, brightness, candidates=4, after=after, batch=batch)
+    every = drawn(sample_views, prompts=["red"] * 4 + ["blue"] * 4)
+    # Of normal data the first predictions are already in the order of what they become.
+    wanted = brightness(every, []).view(2, 4).argmax(1) + torch.tensor([0, 4])
+    torch.testing.assert_close(best.rgb, every.rgb[wanted])
+    torch.testing.assert_close(best.alpha, every.alpha[wanted])
+    assert best.cameras.cam_from_world.shape[0] == 2
+
+
+def test_what_is_chosen_is_chosen_by_the_early_predictions():
+    seen = []
+
+    def dim(views, prompts):
+        seen.append((views.rgb, [p.text for p in prompts]))
+        return -brightness(views, prompts)
+
+    dimmest = drawn(sample_best, dim, candidates=3, after=2, batch=4)
+    assert [texts for _, texts in seen] == [["red"] * 3 + ["blue"], ["blue"] * 2]
+    every = drawn(sample_views, prompts=["red"] * 3 + ["blue"] * 3)
+    wanted = brightness(every, []).view(2, 3).argmin(1) + torch.tensor([0, 3])
+    torch.testing.assert_close(dimmest.rgb, every.rgb[wanted])
+    assert not torch.allclose(torch.cat([x for x, _ in seen]), every.rgb, atol=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"candidates": 0}, {"candidates": 2, "after": 0}])
+def test_there_must_be_something_to_choose_by(options):
+    with pytest.raises(ValueError, match="at least 1 candidate and 1 step"):
+        drawn(sample_best, brightness, **options)
