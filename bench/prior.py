@@ -48,6 +48,8 @@ class Settings:
     after: int = 2
     steps: int = 16
     rescale: float = 0.5
+    guided: float = 1.0
+    """The part of the steps that guidance is for."""
     views: int = 4
     elevation_deg: float = 20.0
     limit: int | None = None
@@ -87,7 +89,7 @@ def main(s: Settings) -> None:
 
     truths = [ToyWorld().truths(q, cameras, zlib.crc32(q.prompt.encode()), 1)[0].views for q in questions]
     sets = {"true renders": (concatenated(truths, cameras), 0.0)}
-    options: dict[str, Any] = {"steps": s.steps, "rescale": s.rescale}
+    options: dict[str, Any] = {"steps": s.steps, "rescale": s.rescale, "guided": s.guided}
     for guidance in s.guidance:
         rng, parts, start = torch.Generator().manual_seed(0), [], time.perf_counter()
         drawn = [question for question in questions for _ in range(max(s.best))]

@@ -35,6 +35,8 @@ class Draw:
     """Sampling steps."""
     guidance: float = 3.0
     rescale: float = 0.5
+    guided: float = 1.0
+    """The part of the steps, from the first on, that guidance is for: see :func:`~rl3d.priors.sampling.sample_views`."""
     candidates: int = 1
     """Sets to begin; ``chooser`` says which one is finished."""
     chosen_after: int = 2
@@ -60,7 +62,8 @@ class Draw:
             info.size,
         )
         prompts = [prompt] * count
-        options: dict[str, Any] = {"steps": self.steps, "guidance": self.guidance, "rescale": self.rescale, "rng": rng}
+        options: dict[str, Any] = {"steps": self.steps, "guidance": self.guidance, "rescale": self.rescale}
+        options |= {"guided": self.guided, "rng": rng}
         if self.candidates == 1:
             views = sample_views(prior, prompts, cameras, **options)
         else:
@@ -72,9 +75,10 @@ class Draw:
     @property
     def passes(self) -> float:
         """Network passes of one set of as many views as a step has, on all rings."""
-        guided = 2 if self.guidance != 1 else 1
         early = min(self.chosen_after, self.steps)
-        return guided * ((self.candidates - 1) * early + self.steps) * len(self.elevations_deg)
+        twice = 0 if self.guidance == 1 else math.ceil(round(self.guided * self.steps, 6))
+        asked = (self.candidates - 1) * (early + min(early, twice)) + self.steps + twice
+        return asked * len(self.elevations_deg)
 
 
 @runtime_checkable

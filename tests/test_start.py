@@ -104,7 +104,9 @@ def test_mistakes_are_named(tmp_path, name, content, says):
         build(tmp_path / name)
 
 
-@pytest.mark.parametrize("settings", [{}, {"candidates": 3, "guidance": 1.0}, {"candidates": 4, "chosen_after": 3}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"candidates": 3, "guidance": 1.0}, {"candidates": 4, "chosen_after": 3, "guided": 0.5}, {"guided": 0.0}]
+)
 def test_a_draw_asks_the_prior_as_often_as_it_says(settings):
     prior, rng = GaussianViews(), torch.Generator().manual_seed(0)
     draw = Draw(elevations_deg=(0.0, 30.0), steps=5, **settings)

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -159,17 +160,20 @@ def sample_views(
     steps: int = 16,
     guidance: float = 3.0,
     rescale: float = 0.5,
+    guided: float = 1.0,
     solver: Literal["ddim", "multistep"] = "multistep",
     eta: float = 0.0,
     rng: torch.Generator | None = None,
 ) -> Views:
     """Draw views of each prompt from a prior, all views of one prompt jointly.
 
-    ``cameras`` are ``[b v]``, or ``[1 v]`` for all prompts. Alpha is clamped to [0, 1], and colour to [0, alpha].
+    ``cameras`` are ``[b v]``, or ``[1 v]`` for all prompts. Alpha is clamped to [0, 1], and colour to [0, alpha]. ``guided`` is
+    the part of the steps, from the first on, that guidance is for: later ones cost half without it, and look cleaner
+    (Kynkäänniemi et al. 2024, "Applying Guidance in a Limited Interval Improves Sample and Distribution Quality").
     """
     cameras = for_each(prompts, cameras)
     noise = _noise(prior, prompts, cameras, rng)
-    predict = _asked(prior, prompts, cameras, guidance, rescale)
+    predict = _asked(prior, prompts, cameras, guidance, rescale, guided)
     return _shown(prior, denoise(predict, noise, levels(steps), solver=solver, eta=eta, rng=rng), cameras)
 
 
@@ -185,6 +189,7 @@ def sample_best(
     steps: int = 16,
     guidance: float = 3.0,
     rescale: float = 0.5,
+    guided: float = 1.0,
     rng: torch.Generator | None = None,
     batch: int = 8,
 ) -> Views:
@@ -197,6 +202,7 @@ def sample_best(
     """
     if candidates < 1 or after < 1:
         raise ValueError(f"it takes at least 1 candidate and 1 step to choose, got {candidates} and {after}")
+    ask = partial(_asked, prior, guidance=guidance, rescale=rescale, guided=guided)
     cameras, schedule = for_each(prompts, cameras), levels(steps)
     after = min(after, steps)
     many = [prompt for prompt in prompts for _ in range(candidates)]
@@ -206,7 +212,7 @@ def sample_best(
     for rows in torch.arange(len(many)).split(batch):
         some, own = [many[i] for i in rows.tolist()], _rows(cameras, owner[rows])
         said: list[Latents] = []
-        noisy.append(denoise(_asked(prior, some, own, guidance, rescale, said), noise[rows], schedule[: after + 1]))
+        noisy.append(denoise(ask(some, own, said=said), noise[rows], schedule[: after + 1]))
         clean.append(said[-1])
         liked.append(score(_shown(prior, said[-1], own), some))
     best = torch.cat(liked).view(-1, candidates).argmax(1).cpu() + candidates * torch.arange(len(prompts))
@@ -214,7 +220,7 @@ def sample_best(
     for rows in torch.arange(len(prompts)).split(batch):
         some, own = [prompts[i] for i in rows.tolist()], _rows(cameras, rows)
         before = clean[rows], schedule[after - 1]
-        finished.append(denoise(_asked(prior, some, own, guidance, rescale), noisy[rows], schedule[after:], before=before))
+        finished.append(denoise(ask(some, own), noisy[rows], schedule[after:], before=before))
     return _shown(prior, torch.cat(finished), cameras)
 
 
@@ -229,13 +235,20 @@ def _noise(prior: Prior, prompts: Sequence[Prompt], cameras: Cameras, rng: torch
 
 
 def _asked(
-    prior: Prior, prompts: list[Prompt], cameras: Cameras, guidance: float, rescale: float, said: list[Latents] | None = None
+    prior: Prior,
+    prompts: list[Prompt],
+    cameras: Cameras,
+    guidance: float,
+    rescale: float,
+    guided: float,
+    said: list[Latents] | None = None,
 ) -> Callable[[Latents, Level], Latents]:
-    """The prior's guided clean prediction for these prompts; the last one is kept in ``said``."""
-    condition = prior.embed(prompts, cameras)
+    """The prior's clean prediction for these prompts, with guidance at high levels; the last one is kept in ``said``."""
+    condition, lowest = prior.embed(prompts, cameras), level_at(START * (1 - guided)).sigma + 1e-6
 
     def predict(noisy: Latents, level: Level) -> Latents:
-        clean = prior.predict(noisy, level, condition, guidance=guidance, rescale=rescale)
+        some = guidance if level.sigma > lowest else 1.0
+        clean = prior.predict(noisy, level, condition, guidance=some, rescale=rescale)
         if said is not None:
             said[:] = [clean]
         return clean

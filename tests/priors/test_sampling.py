@@ -176,3 +176,16 @@ def test_what_is_chosen_is_chosen_by_the_early_predictions():
 def test_there_must_be_something_to_choose_by(options):
     with pytest.raises(ValueError, match="at least 1 candidate and 1 step"):
         drawn(sample_best, brightness, **options)
+
+
+@pytest.mark.parametrize(("guided", "with_guidance"), [(0.0, 0), (0.25, 2), (0.5, 3), (1.0, 6)])
+def test_guidance_is_for_the_first_steps(guided, with_guidance):
+    asked = []
+
+    class Noting(GaussianPrior):
+        def predict(self, noisy, level, condition, *, guidance=1.0, rescale=0.0):
+            asked.append(guidance)
+            return super().predict(noisy, level, condition, guidance=guidance, rescale=rescale)
+
+    sample_views(Noting(), [Prompt("red")], Orbit(4, size=8).cameras(), steps=6, guidance=2.0, guided=guided)
+    assert asked == [2.0] * with_guidance + [1.0] * (6 - with_guidance)
