@@ -45,7 +45,7 @@ class Settings:
     """Samples of which the encoder chooses one."""
     begun: tuple[int, ...] = ()
     """The same, but chosen after so many steps (``after``), so that one alone is finished."""
-    after: int = 2
+    after: int = 4
     steps: int = 16
     rescale: float = 0.5
     guided: float = 1.0

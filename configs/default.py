@@ -8,7 +8,7 @@ from rl3d.terms.regularise import Solid
 
 recipe = Recipe(
     about="draw views, carve their hull, then match them and distil the prior (x0 form, after MVDream)",
-    draw=Draw(views=4, elevations_deg=(10.0, 35.0), guided=0.5, candidates=16),
+    draw=Draw(views=4, elevations_deg=(10.0, 35.0), guided=0.5, candidates=12),
     start=Hull(),
     terms={"match": Match(until=0.5), "distill": Distill(), "solid": Solid()},
     steps=200,

@@ -8,7 +8,7 @@ from rl3d.terms.match import Match
 
 recipe = Recipe(
     about="a radiance field on a hash grid: match drawn views, then distil the prior; asset.ply holds splats fitted to it",
-    draw=Draw(views=4, elevations_deg=(10.0, 35.0), guided=0.5, candidates=16),
+    draw=Draw(views=4, elevations_deg=(10.0, 35.0), guided=0.5, candidates=12),
     start=Hull(),
     scene=Nerf(),
     terms={"match": Match(until=0.5), "distill": Distill()},

@@ -39,7 +39,7 @@ class Draw:
     """The part of the steps, from the first on, that guidance is for: see :func:`~rl3d.priors.sampling.sample_views`."""
     candidates: int = 1
     """Sets to begin; ``chooser`` says which one is finished."""
-    chosen_after: int = 2
+    chosen_after: int = 4
     """Steps after which it says so, by the clean predictions: what will be good shows early. At ``steps``, all are finished."""
     chooser: Clip = field(default_factory=Clip)
 

@@ -185,7 +185,7 @@ def sample_best(
     score: Callable[[Views, list[Prompt]], Float[Tensor, "b"]],
     *,
     candidates: int,
-    after: int = 2,
+    after: int = 4,
     steps: int = 16,
     guidance: float = 3.0,
     rescale: float = 0.5,
