@@ -174,7 +174,7 @@ def sample_views(
     cameras = for_each(prompts, cameras)
     noise = _noise(prior, prompts, cameras, rng)
     predict = _asked(prior, prompts, cameras, guidance, rescale, guided)
-    return _shown(prior, denoise(predict, noise, levels(steps), solver=solver, eta=eta, rng=rng), cameras)
+    return shown(prior, denoise(predict, noise, levels(steps), solver=solver, eta=eta, rng=rng), cameras)
 
 
 @torch.no_grad()
@@ -214,14 +214,14 @@ def sample_best(
         said: list[Latents] = []
         noisy.append(denoise(ask(some, own, said=said), noise[rows], schedule[: after + 1]))
         clean.append(said[-1])
-        liked.append(score(_shown(prior, said[-1], own), some))
+        liked.append(score(shown(prior, said[-1], own), some))
     best = torch.cat(liked).view(-1, candidates).argmax(1).cpu() + candidates * torch.arange(len(prompts))
     noisy, clean, finished = torch.cat(noisy)[best], torch.cat(clean)[best], []
     for rows in torch.arange(len(prompts)).split(batch):
         some, own = [prompts[i] for i in rows.tolist()], _rows(cameras, rows)
         before = clean[rows], schedule[after - 1]
         finished.append(denoise(ask(some, own), noisy[rows], schedule[after:], before=before))
-    return _shown(prior, torch.cat(finished), cameras)
+    return shown(prior, torch.cat(finished), cameras)
 
 
 def _rows(cameras: Cameras, index: Int[Tensor, "n"]) -> Cameras:
@@ -256,7 +256,8 @@ def _asked(
     return predict
 
 
-def _shown(prior: Prior, clean: Latents, cameras: Cameras) -> Views:
+def shown(prior: Prior, clean: Latents, cameras: Cameras) -> Views:
+    """The views of clean latents, with alpha in [0, 1] and colour in [0, alpha]."""
     views = prior.decode(clean, cameras)
     alpha = views.alpha.clamp(0, 1)
     return replace(views, alpha=alpha, rgb=views.rgb.clamp_min(0).minimum(alpha))
