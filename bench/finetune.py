@@ -69,6 +69,8 @@ class Settings:
     """Prompts to tune it by, of the train split."""
     steps: int = 16
     rescale: float = 0.5
+    guided: float = 0.5
+    """The part of the steps that guidance is for: all of them leave speckle, and a lesson would be praised for its removal."""
     batch: int = 12
     """Prompts that are drawn at a time."""
     consistency: int = 24
@@ -80,7 +82,7 @@ class Settings:
     @property
     def drawn(self) -> dict[str, Any]:
         """All that a measurement depends on, beside the weights."""
-        kept = ("prompts", "each", "guidance", "guidances", "tune", "steps", "rescale", "batch", "consistency")
+        kept = ("prompts", "each", "guidance", "guidances", "tune", "steps", "rescale", "guided", "batch", "consistency")
         return json.loads(json.dumps({key: value for key, value in asdict(self).items() if key in kept}))
 
 
@@ -127,7 +129,7 @@ def draw(s: Settings, prior: Prior, prompts: Sequence[Prompt], guidance: float, 
     cameras = Orbit(4, 20.0, 15.0, size=prior.info.size).cameras()
     rng = Streams((0, key), range(start, start + len(prompts)))
     many = [prompt for prompt in prompts for _ in range(s.each)]
-    return sample_views(prior, many, cameras, steps=s.steps, guidance=guidance, rescale=s.rescale, rng=rng)
+    return sample_views(prior, many, cameras, steps=s.steps, guidance=guidance, rescale=s.rescale, guided=s.guided, rng=rng)
 
 
 @torch.no_grad()
