@@ -43,6 +43,12 @@ class Draw:
     """Steps after which it says so, by the clean predictions: what will be good shows early. At ``steps``, all are finished."""
     chooser: Clip = field(default_factory=Clip)
 
+    def __post_init__(self):
+        if min(self.views, self.steps, self.candidates, self.chosen_after) < 1:
+            raise ValueError("a draw needs at least 1 view, 1 step and 1 candidate, and 1 step before it chooses")
+        if not 0 <= self.guided <= 1:
+            raise ValueError(f"guidance is for a part of the steps, from 0 to 1, got {self.guided}")
+
     def draw(self, prompt: Prompt, prior: Prior, rng: torch.Generator, device: torch.device) -> Views:
         """Draw one set of views, the best of the candidates."""
         return self.draw_sets(prompt, prior, rng, device, 1)[0]

@@ -116,6 +116,15 @@ def test_a_draw_asks_the_prior_as_often_as_it_says(settings):
     assert prior.asked / 2 == draw.passes / 2  # half of a pass's views are on each of two rings
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [({"candidates": 0}, "at least 1"), ({"chosen_after": 0}, "at least 1"), ({"guided": 1.5}, "from 0 to 1, got 1.5")],
+)
+def test_draws_that_cannot_be_are_refused(settings, says):
+    with pytest.raises(ValueError, match=says):
+        Draw(**settings)
+
+
 def test_a_recipe_that_starts_from_an_asset_keeps_it_in_sight(tmp_path):
     write_ply(tmp_path / "a.ply", blob(60).splats())
     terms = {"match": Match(), "distill": Distill(), "search": SearchNoise(t_min=0.05, t_end=0.3)}

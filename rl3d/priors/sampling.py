@@ -169,7 +169,7 @@ def sample_views(
 
     ``cameras`` are ``[b v]``, or ``[1 v]`` for all prompts. Alpha is clamped to [0, 1], and colour to [0, alpha]. ``guided`` is
     the part of the steps, from the first on, that guidance is for: later ones cost half without it, and look cleaner
-    (Kynkäänniemi et al. 2024, "Applying Guidance in a Limited Interval Improves Sample and Distribution Quality").
+    (Kynkäänniemi et al. 2024, "Applying Guidance in a Limited Interval", who leave it off at the highest levels, too).
     """
     cameras = for_each(prompts, cameras)
     noise = _noise(prior, prompts, cameras, rng)
