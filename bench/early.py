@@ -8,9 +8,8 @@ prompt's samples count. Rows go to a file of JSON lines as they come; a second c
 
 from __future__ import annotations
 
-import zlib
-from dataclasses import dataclass
-from itertools import pairwise
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,12 @@ import tyro
 
 from rl3d.cameras import Orbit
 from rl3d.evaluate.metrics import rank
-from rl3d.evaluate.worlds import Question, prompt_set, read_questions
+from rl3d.evaluate.worlds import Question, claims, prompt_set, read_questions
 from rl3d.files import append_record, read_records
 from rl3d.priors.embedded import Embedded
-from rl3d.priors.sampling import Streams, draw_noise, for_each, levels, shown, step_multistep
+from rl3d.priors.sampling import Streams, asked, draw_noise, for_each, levels, shown, walk
 from rl3d.protocols import Prior
 from rl3d.rewards.clip import Clip, ClipReward
-from rl3d.toybox import grammar, pools
 from rl3d.types import Prompt
 
 
@@ -50,6 +48,12 @@ class Settings:
     lora: str = ""
     rows: Path = Path("bench/results/early.jsonl")
 
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """All that a row depends on, beside the prompt and the models."""
+        kept = ("each", "steps", "looks", "guidance", "rescale", "guided", "views", "elevation_deg", "lora")
+        return json.loads(json.dumps({key: value for key, value in asdict(self).items() if key in kept}, default=str))
+
 
 @torch.no_grad()
 def followed(s: Settings, number: int, question: Question, prior: Prior, models: dict[str, ClipReward]) -> dict[str, Any]:
@@ -58,23 +62,19 @@ def followed(s: Settings, number: int, question: Question, prior: Prior, models:
     size, channels = prior.info.size, prior.info.channels
     cameras = for_each(prompts, Orbit(s.views, s.elevation_deg, 15.0, size=size).cameras())
     rng = Streams((0, 33), range(number * s.each, (number + 1) * s.each))
-    noisy = draw_noise((s.each, s.views, channels, size, size), rng, torch.device("cpu"))
-    condition, before, liked = prior.embed(prompts, cameras), None, {}
-    for i, (level, to) in enumerate(pairwise(levels(s.steps))):
-        guidance = s.guidance if i < s.guided * s.steps else 1.0
-        clean = prior.predict(noisy, level, condition, guidance=guidance, rescale=s.rescale)
-        noisy, before = step_multistep(noisy, clean, before, level, to), (clean, level)
-        if i + 1 in s.looks:
-            liked[str(i + 1)] = numbers(models["encoder"].score(shown(prior, clean, cameras), prompts).value)
-    views = shown(prior, noisy, cameras)
-    pool = pools.pool(question.spec, np.random.default_rng(zlib.crc32(question.prompt.encode())), size=100, near=20)
-    captions = [grammar.canonical(spec) for spec in pool]
-    hits = {}
+    noise = draw_noise((s.each, s.views, channels, size, size), rng, torch.device("cpu"))
+    predict, liked = asked(prior, prompts, cameras, s.guidance, s.rescale, s.guided), {}
+    for i, (_, clean) in enumerate(walk(predict, noise, levels(s.steps)), 1):
+        if i in s.looks:
+            liked[str(i)] = numbers(models["encoder"].score(shown(prior, clean, cameras), prompts).value)
+    views = shown(prior, clean, cameras)  # of the last step, which is the sample
+    captions, hits = claims(question), {}
     for name, model in models.items():
         texts = model.embed_text(captions)
         hits[name] = [int(rank(one, texts) == 0) for one in model.embed_views(views, background=0.8)]
     return {
         "prompt": question.prompt,
+        **s.drawn,
         "liked": liked,
         "hits": hits,
         "judge": numbers(models["judge"].score(views, prompts).value),
@@ -109,7 +109,7 @@ def table(rows: list[dict[str, Any]], groups: tuple[int, ...]) -> str:
 def main(s: Settings) -> None:
     prior = Embedded(lora=s.lora).build()
     models = {"encoder": Clip().build(), "judge": Clip("judge").build()}
-    rows = {row["prompt"]: row for row in read_records(s.rows)}
+    rows = {row["prompt"]: row for row in read_records(s.rows) if row.items() >= s.drawn.items()}
     questions = read_questions(prompt_set("validation"))[: s.prompts]
     for number, question in enumerate(questions):
         if question.prompt not in rows:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,7 +31,7 @@ from torch import Tensor, nn
 
 from rl3d.cameras import Orbit
 from rl3d.evaluate.metrics import bootstrap_interval, frechet, rank, spread
-from rl3d.evaluate.worlds import Question, prompt_set, read_questions
+from rl3d.evaluate.worlds import Question, claims, prompt_set, read_questions
 from rl3d.files import append_record, read_records, write_whole
 from rl3d.finetune import KEPT, Teaching, begin, finetune, look, restore, state
 from rl3d.lesson import Lesson, Toys, lesson_file, load_lesson
@@ -42,7 +41,6 @@ from rl3d.rewards.clip import Clip, ClipReward
 from rl3d.rewards.consistency import Refit
 from rl3d.run import Run
 from rl3d.team import Team
-from rl3d.toybox import grammar, pools
 from rl3d.types import Prompt, Views
 
 WAYS = {"plain": "one sample", "tuned": "one, best guidance", "best": "the best of all"}
@@ -164,8 +162,7 @@ def asked(
         seen = models["judge"].embed_views(views, background=0.8).unflatten(0, (-1, s.each))
         found["features"].append(nn.functional.normalize(seen.mean(2), dim=-1))
         for i, question in enumerate(some):
-            pool = pools.pool(question.spec, np.random.default_rng(zlib.crc32(question.prompt.encode())), size=100, near=20)
-            texts = models["judge"].embed_text([grammar.canonical(spec) for spec in pool])
+            texts = models["judge"].embed_text(claims(question))
             found["hit"].append(torch.tensor([[float(rank(one, texts) == 0) for one in seen[i]]]))
             if start + i < lifted:
                 found["consistency"].append(refit.score(views.sample(i * s.each), prompts[i : i + 1]).value)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,11 @@ import tyro
 
 from rl3d.cameras import Orbit
 from rl3d.evaluate.metrics import rank
-from rl3d.evaluate.worlds import Question, ToyWorld, prompt_set, read_questions
+from rl3d.evaluate.worlds import Question, ToyWorld, claims, prompt_set, read_questions
 from rl3d.export.pictures import png_bytes, sheet, to_uint8
 from rl3d.priors.embedded import Embedded
 from rl3d.priors.sampling import sample_best, sample_views
 from rl3d.rewards.clip import Clip, ClipReward
-from rl3d.toybox import grammar, pools
 from rl3d.types import Prompt, Views
 
 
@@ -64,8 +62,7 @@ def hits(model: ClipReward, views: Views, questions: list[Question]) -> list[boo
     embedded = model.embed_views(views, background=0.8)
     found = []
     for image, question in zip(embedded, questions, strict=True):
-        pool = pools.pool(question.spec, np.random.default_rng(zlib.crc32(question.prompt.encode())), size=100, near=20)
-        found.append(rank(image, model.embed_text([grammar.canonical(spec) for spec in pool])) == 0)
+        found.append(rank(image, model.embed_text(claims(question))) == 0)
     return found
 
 
@@ -87,7 +84,7 @@ def main(s: Settings) -> None:
     def liked(*shown) -> torch.Tensor:
         return judges["encoder"].score(*shown).value
 
-    truths = [ToyWorld().truths(q, cameras, zlib.crc32(q.prompt.encode()), 1)[0].views for q in questions]
+    truths = [ToyWorld().truths(q, cameras, q.seed, 1)[0].views for q in questions]
     sets = {"true renders": (concatenated(truths, cameras), 0.0)}
     options: dict[str, Any] = {"steps": s.steps, "rescale": s.rescale, "guided": s.guided}
     for guidance in s.guidance:

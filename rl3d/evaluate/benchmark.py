@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from rl3d.evaluate.independent import Panel
 from rl3d.evaluate.metrics import azimuth_errors_deg, chamfer, rank, silhouette_iou
-from rl3d.evaluate.worlds import Question, ToyWorld, Truth, World, surface_points
+from rl3d.evaluate.worlds import Question, ToyWorld, Truth, World, claims, surface_points
 from rl3d.export.mesh import to_mesh
 from rl3d.render.gaussians import look_at
 from rl3d.rewards.clip import ClipReward
@@ -44,7 +42,7 @@ class Examiner:
     def examine(self, question: Question, splats: Splats) -> dict[str, Any]:
         """All measures of one asset, and of a true object in its place (under "true_...") where the world has one."""
         look = look_at(splats)
-        views, seed = look(self.cameras), _seed(question)
+        views, seed = look(self.cameras), question.seed
         truths = self.truths(question)
         found = self._ranks(question, views, truths[0].views if truths else None)
         if truths:
@@ -65,23 +63,22 @@ class Examiner:
 
     def truths(self, question: Question) -> list[Truth]:
         """True objects of what is asked for, always the same."""
-        return self.world.truths(question, self.cameras, _seed(question), INSTANCES)
+        return self.world.truths(question, self.cameras, question.seed, INSTANCES)
 
     def _ranks(self, question: Question, views: Views, truth: Views | None) -> dict[str, Any]:
         """Which captions the judges choose; and where the world has a word for it that is never taught, how that one does."""
         language, spec = self.world.language, question.spec
-        pool = language.pool(spec, np.random.default_rng(_seed(question)), size=self.pool, near=self.pool // 5)
-        claims, untaught = [language.canonical(claim) for claim in pool], self.world.untaught(spec)
-        found: dict[str, Any] = {"pool": len(claims)}
+        captions, untaught = claims(question, language, self.pool), self.world.untaught(spec)
+        found: dict[str, Any] = {"pool": len(captions)}
         for name, model in self.judges.items():
-            texts = model.embed_text(claims)
+            texts = model.embed_text(captions)
             image = model.embed_views(views, background=0.8)[0]
             place = rank(image, texts)
             found |= {f"{name}_r1": float(place == 0), f"{name}_r5": float(place < 5)}
             found[f"{name}_score"] = float((image @ texts[0]).mean())
             if place:
                 similarity = texts @ torch.nn.functional.normalize(image.mean(0), dim=0)
-                found[f"{name}_mistook_for"] = claims[int(similarity.argmax())]
+                found[f"{name}_mistook_for"] = captions[int(similarity.argmax())]
             seen = {"": image}
             if truth is not None:
                 true = seen["true_"] = model.embed_views(truth, background=0.8)[0]
@@ -102,10 +99,6 @@ class Examiner:
         own = azimuth_errors_deg(model.embed_views(views, background=0.8)[0], embedded[1:], azimuths)
         true = azimuth_errors_deg(embedded[0], embedded[1:], azimuths)
         return {"azimuth_error_deg": float(own.mean()), "true_azimuth_error_deg": float(true.mean())}
-
-
-def _seed(question: Question) -> int:
-    return zlib.crc32(question.prompt.encode())
 
 
 def _likeness(views: Views, truths: Sequence[Views]) -> dict[str, float | None]:

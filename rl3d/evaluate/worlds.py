@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,6 +49,11 @@ class Question:
     spec: Spec
     things: tuple[str, ...] = ()
     """The ids of real objects that were never trained on and are what it asks for, one for each item."""
+
+    @property
+    def seed(self) -> int:
+        """What is random about how it is examined depends on this alone."""
+        return zlib.crc32(self.prompt.encode())
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,12 @@ def read_questions(path: Path) -> list[Question]:
     if not questions:
         raise ValueError(f"{path} holds no prompts")
     return questions
+
+
+def claims(question: Question, language: Language = TOYS, size: int = 100) -> list[str]:
+    """The pool of captions to tell the right one from: that comes first, a fifth are near misses of it; always the same."""
+    pool = language.pool(question.spec, np.random.default_rng(question.seed), size=size, near=size // 5)
+    return [language.canonical(claim) for claim in pool]
 
 
 def evenly(questions: Sequence[Question], count: int) -> list[Question]:

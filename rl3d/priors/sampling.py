@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -73,7 +73,7 @@ def _log_snr(level: Level) -> float:
     return math.log(max(level.alpha, 1e-12) / level.sigma)
 
 
-def denoise(
+def walk(
     predict: Callable[[Latents, Level], Latents],
     noisy: Latents,
     schedule: Sequence[Level],
@@ -82,10 +82,11 @@ def denoise(
     eta: float = 0.0,
     rng: torch.Generator | None = None,
     before: tuple[Latents, Level] | None = None,
-) -> Latents:
-    """Walk down the levels of a schedule. ``eta`` above 0 (DDIM only) draws noise from ``rng``. Differentiable.
+) -> Iterator[tuple[Latents, Latents]]:
+    """Walk down the levels of a schedule: after each step, where it stands and the clean prediction that led there.
 
-    A walk that goes on from the middle of a schedule takes ``before``, the last clean prediction and its level.
+    ``eta`` above 0 (DDIM only) draws noise from ``rng``. A walk that goes on from the middle of a schedule takes ``before``,
+    the last clean prediction and its level. Differentiable.
     """
     if eta and solver != "ddim":
         raise ValueError(f'eta {eta} needs the solver "ddim": the multistep solver is deterministic')
@@ -97,6 +98,13 @@ def denoise(
         else:
             noisy = step_multistep(noisy, clean, before, level, to)
         before = clean, level
+        yield noisy, clean
+
+
+def denoise(predict: Callable[[Latents, Level], Latents], noisy: Latents, schedule: Sequence[Level], **options: Any) -> Latents:
+    """Where a :func:`walk` ends, with its options."""
+    for stands, _ in walk(predict, noisy, schedule, **options):
+        noisy = stands
     return noisy
 
 
@@ -173,7 +181,7 @@ def sample_views(
     """
     cameras = for_each(prompts, cameras)
     noise = _noise(prior, prompts, cameras, rng)
-    predict = _asked(prior, prompts, cameras, guidance, rescale, guided)
+    predict = asked(prior, prompts, cameras, guidance, rescale, guided)
     return shown(prior, denoise(predict, noise, levels(steps), solver=solver, eta=eta, rng=rng), cameras)
 
 
@@ -193,8 +201,7 @@ def sample_best(
     rng: torch.Generator | None = None,
     batch: int = 8,
 ) -> Views:
-    """Begin several sets of views of each prompt, and finish the one whose clean prediction scores best ``after`` so many
-    steps.
+    """Begin several sets of views of each prompt, and finish the one whose clean prediction scores best after some steps.
 
     What a sample will be is settled early: the first predictions are blurred, but rank samples nearly as what becomes of them
     does (``docs/results.md``). With ``after`` at ``steps`` or above, all are finished, and what they have become is scored.
@@ -202,7 +209,7 @@ def sample_best(
     """
     if candidates < 1 or after < 1:
         raise ValueError(f"it takes at least 1 candidate and 1 step to choose, got {candidates} and {after}")
-    ask = partial(_asked, prior, guidance=guidance, rescale=rescale, guided=guided)
+    ask = partial(asked, prior, guidance=guidance, rescale=rescale, guided=guided)
     cameras, schedule = for_each(prompts, cameras), levels(steps)
     after = min(after, steps)
     many = [prompt for prompt in prompts for _ in range(candidates)]
@@ -211,10 +218,10 @@ def sample_best(
     noisy, clean, liked = [], [], []
     for rows in torch.arange(len(many)).split(batch):
         some, own = [many[i] for i in rows.tolist()], _rows(cameras, owner[rows])
-        said: list[Latents] = []
-        noisy.append(denoise(ask(some, own, said=said), noise[rows], schedule[: after + 1]))
-        clean.append(said[-1])
-        liked.append(score(shown(prior, said[-1], own), some))
+        *_, (stands, predicted) = walk(ask(some, own), noise[rows], schedule[: after + 1])
+        noisy.append(stands)
+        clean.append(predicted)
+        liked.append(score(shown(prior, predicted, own), some))
     best = torch.cat(liked).view(-1, candidates).argmax(1).cpu() + candidates * torch.arange(len(prompts))
     noisy, clean, finished = torch.cat(noisy)[best], torch.cat(clean)[best], []
     for rows in torch.arange(len(prompts)).split(batch):
@@ -234,24 +241,15 @@ def _noise(prior: Prior, prompts: Sequence[Prompt], cameras: Cameras, rng: torch
     return draw_noise(shape, rng, cameras.cam_from_world.device)
 
 
-def _asked(
-    prior: Prior,
-    prompts: list[Prompt],
-    cameras: Cameras,
-    guidance: float,
-    rescale: float,
-    guided: float,
-    said: list[Latents] | None = None,
+def asked(
+    prior: Prior, prompts: list[Prompt], cameras: Cameras, guidance: float, rescale: float, guided: float
 ) -> Callable[[Latents, Level], Latents]:
-    """The prior's clean prediction for these prompts, with guidance at high levels; the last one is kept in ``said``."""
+    """The prior's clean prediction for these prompts, with guidance at high levels (see :func:`sample_views`)."""
     condition, lowest = prior.embed(prompts, cameras), level_at(START * (1 - guided)).sigma + 1e-6
 
     def predict(noisy: Latents, level: Level) -> Latents:
         some = guidance if level.sigma > lowest else 1.0
-        clean = prior.predict(noisy, level, condition, guidance=some, rescale=rescale)
-        if said is not None:
-            said[:] = [clean]
-        return clean
+        return prior.predict(noisy, level, condition, guidance=some, rescale=rescale)
 
     return predict
 

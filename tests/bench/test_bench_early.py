@@ -1,13 +1,8 @@
 """Choosing early: what was thought then decides, and what became of it counts."""
 
-import importlib.util
-import sys
-from pathlib import Path
+from benches import load
 
-SPEC = importlib.util.spec_from_file_location("bench_early", Path(__file__).parents[2] / "bench" / "early.py")
-early = importlib.util.module_from_spec(SPEC)
-sys.modules[SPEC.name] = early  # where its dataclasses look for it
-SPEC.loader.exec_module(early)
+early = load("early")
 
 ROW = {
     "prompt": "a red mug",

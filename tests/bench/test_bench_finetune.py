@@ -1,20 +1,14 @@
 """What lessons are compared by: choices, pairs, and what is kept from one call to the next."""
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from benches import load
 
 from rl3d.run import Run
 
-FILE = Path(__file__).parents[2] / "bench" / "finetune.py"
-SPEC = importlib.util.spec_from_file_location("bench_finetune", FILE)
-bench = importlib.util.module_from_spec(SPEC)
-sys.modules[SPEC.name] = bench  # where its dataclasses look for it
-SPEC.loader.exec_module(bench)
+bench = load("finetune")
 
 WAYS = tuple(bench.WAYS)
 

@@ -1,13 +1,11 @@
 """Recipes at equal compute: what is shared between them changes nothing, and what it took is paid by each."""
 
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from benches import load
 from fake_prior import tiny_recipe
 
 from rl3d.cameras import RandomOrbit
@@ -21,11 +19,7 @@ from rl3d.terms.distillation import Distill
 from rl3d.terms.match import Match
 from rl3d.types import Prompt
 
-FILE = Path(__file__).parents[2] / "bench" / "recipes.py"
-SPEC = importlib.util.spec_from_file_location("bench_recipes", FILE)
-bench = importlib.util.module_from_spec(SPEC)
-sys.modules[SPEC.name] = bench  # where its dataclasses look for it
-SPEC.loader.exec_module(bench)
+bench = load("recipes")
 
 PLAIN = tiny_recipe(
     terms={"match": Match(), "distill": Distill()},
