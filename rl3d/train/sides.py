@@ -24,7 +24,7 @@ from rl3d.toybox import kinds
 from rl3d.toybox.dataset import ToyViews
 from rl3d.toybox.things import Spec
 from rl3d.train import augment
-from rl3d.train.encoder import held_out
+from rl3d.train.held import held_out
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from rl3d.rewards.clip import Clip, ClipReward
 from rl3d.toybox import dataset as toys
 from rl3d.toybox.dataset import Order, ToyViews
 from rl3d.train import encoder, prior
+from rl3d.train.held import HELD_SEED, validate
 from rl3d.types import Views
 from rl3d.world import dataset as world
 from rl3d.world import debian
@@ -139,7 +140,7 @@ def _dual(s: Training, data: Data, role: Literal["encoder", "judge"]) -> dict:
     found = {}
     for name, folder in data.held.items():
         held = replace(world.open_views(folder), language=views.language)
-        found[name] = encoder.validate(reward, held, s.held, role)
+        found[name] = validate(reward, held, s.held, role)
         if isinstance(held.language, Words) and name != "toys":
             found[name] |= synonyms(reward, held, s.held)
     return found
@@ -162,7 +163,7 @@ def synonyms(reward: ClipReward, held: ToyViews, count: int) -> dict[str, float]
         rgba = torch.from_numpy(held.rgba[np.array([[i]]), views]).float() / 255
         cameras = look_at_origin(torch.zeros(views.shape), torch.zeros(views.shape))
         seen = reward.embed_views(Views(rgba[..., :3], rgba[..., 3:], None, None, cameras)).mean(1)[0]
-        texts = [language.canonical(claim) for claim in language.pool(spec, np.random.default_rng([encoder.HELD_SEED, i]))]
+        texts = [language.canonical(claim) for claim in language.pool(spec, np.random.default_rng([HELD_SEED, i]))]
         false = (reward.embed_text(texts[1:]) @ seen).max()
         for name, text in (("taught", texts[0]), ("never taught", other)):
             hits[name] += int(reward.embed_text([text])[0] @ seen > false)
