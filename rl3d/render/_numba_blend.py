@@ -151,6 +151,15 @@ def _blend_group(first, last, g, features, group, state, stride, weights):
 
 @njit(**INLINE)
 @no_type_check
+def ask_gaussian(pair, records, features):
+    """Have what a pair's Gaussian is and shows fetched."""
+    g, _, _ = unpack(pair)
+    ask(records, g * records.shape[1])
+    ask(features, g * features.shape[1])
+
+
+@njit(**INLINE)
+@no_type_check
 def centers(left):
     """The x of the pixels of a tile's row."""
     numbers = scratch(TILE)
@@ -204,6 +213,8 @@ def _blend_tile(start, stop, left, top, pairs, kept, records, features, out, alp
             closed = _close_rows(closed, state, stride, seen // CHECK * CHECK % HIGH)
             if closed == ALL_ROWS:
                 break
+        if k + 2 < stop:
+            ask_gaussian(pairs[k + 2], records, features)
         g, first, last = unpack(pairs[k])
         rows = ((1 << last) - (1 << first)) & ~closed
         if rows == 0:

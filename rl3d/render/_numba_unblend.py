@@ -13,7 +13,7 @@ from numba import prange
 
 from rl3d.render._compile import INLINE, NO, PARALLEL, STRICT, YES, F, njit, sure
 from rl3d.render._numba_bins import HIGH, LOG2E, TILE, unpack
-from rl3d.render._numba_blend import MAX_ALPHA, MIN_TRANSMITTANCE, alpha_of_row, centers, cut, meet, spread, start_tile
+from rl3d.render._numba_blend import MAX_ALPHA, MIN_TRANSMITTANCE, alpha_of_row, ask_gaussian, centers, cut, meet, spread, start_tile
 from rl3d.render._vectors import (
     ask,
     both,
@@ -69,10 +69,11 @@ def _unblend_pair(pair, columns, top, records, features, state, stride, weights,
                 store(weights, row * TILE, weight)
                 for channel in range(4, features.shape[1]):
                     gradient = gradient + load(state, at + (3 + channel) * TILE) * features[g, channel]
+            grown = F(1) / (F(1) - alpha)  # a division takes long: it begins before what is behind is known
             behind = load(state, at + 16) - weight * gradient
             store(state, at + 16, behind)
             free = both(alive, raw < MAX_ALPHA)
-            e = where(free, (before * gradient - behind / (F(1) - alpha)) * alpha, F(0))
+            e = where(free, (before * gradient - behind * grown) * alpha, F(0))
             s0 = s0 + e
             s1 = s1 + s0
             s2 = s2 + s1
@@ -138,6 +139,8 @@ def _read_row(state, at, out, alpha, d_out, d_alpha, pixel, channels, many):
 def _unblend_tile(
     start, stop, left, top, kept, slots, records, features, out, alpha, d_out, d_alpha, grads, room, many, absolute
 ):
+    if start == stop:
+        return
     height, width, channels = out.shape
     padded = features.shape[1]
     stride = (3 + padded) * TILE
@@ -158,6 +161,7 @@ def _unblend_tile(
     for k in range(start, stop):
         if k + 1 < stop:
             ask(grads, slots[k + 1] * room)
+            ask_gaussian(kept[k + 1], records, features)
         pair, at_slot = kept[k], slots[k] * room
         view = (records, features, state, stride, weights)
         _unblend_pair(pair, columns, F(top) + F(0.5), *view, grads, at_slot, many, absolute)
