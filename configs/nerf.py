@@ -11,6 +11,7 @@ recipe = Recipe(
     draw=Draw(views=4, elevations_deg=(10.0, 35.0), guided=0.5, candidates=12),
     start=Hull(),
     scene=Nerf(),
-    terms={"match": Match(until=0.5), "distill": Distill()},
-    steps=200,
+    terms={"match": Match(until=0.5), "rough": Match(pool=4), "distill": Distill()},
+    weights={"distill": 0.5},
+    steps=150,
 )

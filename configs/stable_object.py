@@ -7,6 +7,7 @@ from rl3d.configs.default import recipe as default  # pyright: ignore[reportMiss
 from rl3d.recipe import Paper
 from rl3d.rewards.physics import Drop, Stands
 from rl3d.terms.ascent import Ascend
+from rl3d.terms.match import Match
 from rl3d.terms.subspace import Evolve, Lattice
 
 QUICK = Drop(pieces="hull", seconds=3.0, step=0.005)
@@ -16,6 +17,7 @@ recipe = replace(
     about="the default, then bent until it stands when it is dropped; needs pip install 'rl3d[physics]'",
     terms={
         **default.terms,
+        "rough": Match(until=0.5, pool=4),  # what stands need not look as it was drawn
         "stands": Ascend(Stands(), start=0.5),
         "drop": Evolve(QUICK, Lattice(), samples=8, surrogate=Stands(), trust=0.01, start=0.5),
     },

@@ -273,6 +273,14 @@ def state(o: Optimization) -> tuple[dict[str, Tensor], dict]:
     return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, json.loads(json.dumps(plain))
 
 
+def drawn_views(tensors: Mapping[str, Tensor], device: torch.device) -> Views | None:
+    """The views that were drawn at the start of what :func:`state` kept, if any were."""
+    if "drawn.rgba" not in tensors:
+        return None
+    rgba, pose, intrinsics = (tensors[f"drawn.{name}"].to(device) for name in ("rgba", "pose", "intrinsics"))
+    return Views(rgba[..., :3], rgba[..., 3:], None, None, Cameras(pose, intrinsics, rgba.shape[3], rgba.shape[2]))
+
+
 def restore(
     recipe: Recipe, tensors: dict[str, Tensor], plain: dict, *, device: str = "cpu", prior: Prior | None = None
 ) -> Optimization:
@@ -282,16 +290,10 @@ def restore(
     def under(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-    drawn = None
-    if "drawn.rgba" in tensors:
-        rgba = tensors["drawn.rgba"].to(where)
-        size = rgba.shape[3], rgba.shape[2]
-        cameras = Cameras(tensors["drawn.pose"].to(where), tensors["drawn.intrinsics"].to(where), *size)
-        drawn = Views(rgba[..., :3], rgba[..., 3:], None, None, cameras)
     rng = torch.Generator()
     if prior is None and recipe.prior is not None:
         prior = recipe.prior.build(where)
-    situation = Situation(Prompt(**plain["prompt"]), prior, drawn, rng, where)
+    situation = Situation(Prompt(**plain["prompt"]), prior, drawn_views(tensors, where), rng, where)
     o = _assemble(recipe, situation, recipe.scene.restore(under("scene.")))
     for i, group in enumerate(o.optimizer.param_groups):
         found = under(f"optimizer.{i}.")

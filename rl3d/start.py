@@ -104,13 +104,19 @@ class Hull:
     """Voxels along the sides of the unit sphere's cube."""
     limit: int = 4000
     """Gaussians at most: a denser surface is thinned at random."""
+    agreement: float = 0.75
+    """The share of the views that must show what a hull of all would lose; see :func:`~rl3d.geometry.hull.visual_hull`."""
+
+    def __post_init__(self):
+        if not 0 < self.agreement <= 1:
+            raise ValueError(f"the share of views that must agree on a hull lies in (0, 1], got {self.agreement}")
 
     def build(self, situation: Situation) -> Splats:
         if situation.drawn is None:
             raise ValueError("a visual hull needs views drawn from a prior: set the recipe's `draw`, or start from a ball")
         if situation.prior is not None and not situation.prior.info.alpha:
             raise ValueError("this prior's views are opaque, so there is no hull to carve: start from a ball, and draw nothing")
-        points, colours = visual_hull(situation.drawn, resolution=self.resolution)
+        points, colours = visual_hull(situation.drawn, resolution=self.resolution, agreement=self.agreement)
         if len(points) > self.limit:
             keep = torch.randperm(len(points), generator=situation.rng)[: self.limit].sort().values.to(points.device)
             points, colours = points[keep], colours[keep]

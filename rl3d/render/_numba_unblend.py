@@ -13,7 +13,17 @@ from numba import prange
 
 from rl3d.render._compile import INLINE, NO, PARALLEL, STRICT, YES, F, njit, sure
 from rl3d.render._numba_bins import HIGH, LOG2E, TILE, unpack
-from rl3d.render._numba_blend import MAX_ALPHA, MIN_TRANSMITTANCE, alpha_of_row, ask_gaussian, centers, cut, meet, spread, start_tile
+from rl3d.render._numba_blend import (
+    MAX_ALPHA,
+    MIN_TRANSMITTANCE,
+    alpha_of_row,
+    ask_gaussian,
+    centers,
+    cut,
+    meet,
+    spread,
+    start_tile,
+)
 from rl3d.render._vectors import (
     ask,
     both,

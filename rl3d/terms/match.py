@@ -20,6 +20,13 @@ class Match:
     """How many of the drawn views to look at in a step."""
     until: float = 1.0
     """The progress, in (0, 1], at which this term fades to nothing; it falls linearly over the last quarter before."""
+    pool: int = 1
+    """Compare means over squares of so many pixels a side: drawn views agree on colours and the rough shape, not on details."""
+
+    def __post_init__(self):
+        if self.views < 1 or self.pool < 1 or not 0 < self.until <= 1:
+            got = f"views {self.views}, until {self.until}, pool {self.pool}"
+            raise ValueError(f"matching needs at least 1 view, squares of at least 1 pixel, and until in (0, 1]; got {got}")
 
     def over(self, progress: float) -> bool:
         """Whether nothing is left of it."""
@@ -43,10 +50,11 @@ class _Match:
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         left = min(1.0, max(0.0, 4 * (1 - step.progress / self.value.until)))
-        target = self.drawn.select(self.chosen).rgba
-        size = step.views.rgba.shape[2:4]
-        if target.shape[2:4] != size:
-            pixels = target[0].movedim(-1, 1)
-            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
-            target = pixels.movedim(1, -1)[None]
-        return {"pixels": 0.5 * left * (step.views.rgba - target).square().sum() / target.shape[1]}
+        shown = step.views.rgba[0].movedim(-1, 1)
+        target = self.drawn.select(self.chosen).rgba[0].movedim(-1, 1)
+        if target.shape[2:] != shown.shape[2:]:
+            target = F.interpolate(target, shown.shape[2:], mode="bilinear", antialias=True, align_corners=False)
+        # A mean counts as its pixels would if all had its error.
+        pool = min(self.value.pool, *shown.shape[2:])
+        error = pool * F.avg_pool2d(shown - target, pool)
+        return {"pixels": 0.5 * left * error.square().sum() / len(target)}
