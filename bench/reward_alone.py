@@ -10,5 +10,6 @@ recipe = replace(
     default,
     about="the embedded reward alone, from drawn views: nothing holds it to the world",
     terms={"reward": Ascend(start=0.0, jitter=0.0, backgrounds=1)},
+    weights={},
     steps=240,
 )

@@ -1,0 +1,16 @@
+"""The default as it was: matched for half of the steps and then left to distillation, in a hull that all views must agree on."""
+
+from dataclasses import replace
+
+from rl3d.configs.default import recipe as default  # pyright: ignore[reportMissingImports]
+
+from rl3d.start import Hull
+
+recipe = replace(
+    default,
+    about="the default, without what holds it to the drawn views to the end",
+    start=Hull(agreement=1.0),
+    terms={name: term for name, term in default.terms.items() if name != "rough"},
+    weights={},
+    steps=200,
+)
