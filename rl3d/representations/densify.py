@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+import scipy.sparse.csgraph
+import scipy.spatial
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -68,6 +71,14 @@ class Prune:
     min_opacity: float = 0.01
     max_scale: float = 0.5
     """Longest standard deviation in world units."""
+    islands: float = 0.0
+    """Drop what hangs together, but with nothing else, where it is less than this share of all (of opacities times areas)."""
+    reach: float = 0.08
+    """How far apart, in world units, the centres of Gaussians that hang together may lie."""
+
+    def __post_init__(self):
+        if not 0 <= self.islands < 0.5 or not self.reach > 0:
+            raise ValueError(f"islands is a share in [0, 0.5) and reach above 0; got {self.islands} and {self.reach}")
 
     @property
     def looks_at(self) -> Need:
@@ -83,7 +94,20 @@ class Prune:
         )
         opaque = splats.opacity_logits.sigmoid() >= self.min_opacity
         keep = finite.all(0) & opaque & (splats.log_scales.amax(1).exp() <= self.max_scale)
+        if self.islands and keep.any():
+            keep[keep.clone()] = self._ashore(splats[keep.nonzero()[:, 0]])
         return keep if keep.any() else torch.ones_like(keep)
+
+    def _ashore(self, splats: Splats) -> Bool[Tensor, "n"]:
+        """Which Gaussians belong to a group, linked by steps of ``reach``, that is large enough to be meant."""
+        means = splats.means.detach().cpu().numpy()
+        links = scipy.spatial.cKDTree(means).query_pairs(self.reach, output_type="ndarray")
+        graph = scipy.sparse.coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(len(means), len(means)))
+        _, group = scipy.sparse.csgraph.connected_components(graph, directed=False)
+        size = splats.log_scales.sort(dim=1).values
+        shows = (splats.opacity_logits.sigmoid() * (size[:, 1] + size[:, 2]).exp()).double().cpu().numpy()
+        share = np.bincount(group, weights=shows) / shows.sum()
+        return torch.from_numpy(share[group] >= self.islands).to(splats.means.device)
 
     def due(self, step: int) -> bool:
         return self.start <= step <= self.stop and step % self.every == 0

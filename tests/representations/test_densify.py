@@ -43,6 +43,50 @@ def test_pruning_never_empties_a_scene():
     assert NOW.refine(splats, pulled(0, 0, 0), 1, rng()).source.tolist() == [0, 1, 2]
 
 
+def cluster(x: float, n: int, spacing: float = 0.05) -> torch.Tensor:
+    """A string of ``n`` centres from (x, 0, 0) upwards."""
+    return torch.stack([torch.full((n,), x), torch.zeros(n), spacing * torch.arange(n)], 1)
+
+
+def clusters(*groups: torch.Tensor) -> Splats:
+    means = torch.cat(groups)
+    return from_points(means, torch.full((len(means), 3), 0.5), 0.02)
+
+
+def test_islands_are_dropped_and_what_hangs_together_stays():
+    splats = clusters(cluster(0.0, 60), cluster(0.5, 40), cluster(-0.5, 1))  # 60, 40 and 1 of 101
+    assert Prune(islands=0.02).keep(splats).tolist() == [True] * 100 + [False]
+    assert Prune(islands=0.45).keep(splats).tolist() == [True] * 60 + [False] * 41
+    assert Prune().keep(splats).all()
+    assert Prune(islands=0.02, reach=0.6).keep(splats).all(), "within reach there is no island"
+
+
+def test_an_island_is_told_by_what_it_shows_and_not_by_its_number():
+    splats = clusters(cluster(0.0, 50), cluster(0.5, 2))
+    splats.log_scales[50:] = math.log(0.1)  # 25 times the area each: half as much as the others together
+    assert Prune(islands=0.3).keep(splats).all()
+    splats.opacity_logits[50:] = -3
+    assert Prune(islands=0.3).keep(splats).tolist() == [True] * 50 + [False] * 2
+
+
+def test_what_is_dropped_anyway_links_nothing():
+    splats = clusters(cluster(0.0, 50), cluster(0.14, 2), cluster(0.07, 1))
+    assert Prune(islands=0.1).keep(splats).all()
+    splats.opacity_logits[52] = -9
+    assert Prune(islands=0.1).keep(splats).tolist() == [True] * 50 + [False] * 3
+
+
+def test_a_scene_of_islands_alone_stays():
+    splats = clusters(*(cluster(x, 1) for x in (-1.0, -0.5, 0.0, 0.5, 1.0)))
+    assert Prune(islands=0.3).keep(splats).all()
+
+
+@pytest.mark.parametrize("wrong", [{"islands": -0.1}, {"islands": 0.5}, {"reach": 0.0}])
+def test_islands_that_cannot_be_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Prune(**wrong)
+
+
 def test_nothing_happens_between_the_steps_that_are_due():
     strategy = CloneSplitPrune(Prune(every=10, start=20, stop=40))
     due = [step for step in range(60) if strategy.refine(row(2), pulled(0, 0), step, rng()) is not None]
