@@ -1,4 +1,4 @@
-"""The default as it was: matched for half of the steps and then left to distillation, in a hull that all views must agree on."""
+"""The default as it was: matched for half of the steps and then left to distillation, in a hull that all views agree on."""
 
 from dataclasses import replace
 
