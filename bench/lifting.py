@@ -98,7 +98,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     for way, found in ways.items():
         lines += [line(f"{way}, {stage}", [found[prompt][stage] for prompt in common]) for stage in ("same sides", "new sides")]
         iou, seconds, count = (np.mean([found[prompt][key] for prompt in common]) for key in ("iou", "seconds", "gaussians"))
-        lines.append(f"{'':28}{'':4}silhouette IoU {iou:.3f}, {seconds:.1f} s after the draw, {count:.0f} Gaussians")
+        when = "in all" if way == "asset" else "after the draw"
+        lines.append(f"{'':32}silhouette IoU {iou:.3f}, {seconds:.1f} s {when}, {count:.0f} Gaussians")
     return "\n".join(lines)
 
 
