@@ -14,6 +14,7 @@ from rl3d.cameras import Orbit, RandomOrbit, Rig
 from rl3d.priors.embedded import Embedded
 from rl3d.priors.stable_diffusion import StableDiffusion
 from rl3d.protocols import RewardPart, Term
+from rl3d.representations.densify import Prune
 from rl3d.representations.gaussians import Gaussians
 from rl3d.representations.nerf import Nerf
 from rl3d.rewards.clip import Clip
@@ -167,7 +168,8 @@ KEEP = 0.6
 
 
 def starting_from(recipe: Recipe, path: str) -> Recipe:
-    """The recipe as one that improves or edits an asset: nothing is drawn or matched, and noise leaves what is there.
+    """The recipe as one that improves or edits an asset: nothing is drawn or matched, noise leaves what is there, and small
+    islands stay.
 
     Raises:
         ValueError: if nothing would be left of the recipe, or its scene cannot start from Gaussians.
@@ -180,8 +182,11 @@ def starting_from(recipe: Recipe, path: str) -> Recipe:
     if not any(hasattr(term, "passes") for term in terms.values()):
         raise ValueError("this recipe only matches drawn views, which an asset is not: take one that distils, such as default")
     weights, ratios = ({k: v for k, v in some.items() if k in terms} for some in (recipe.weights, recipe.ratios))
-    start = FromFile(path)
-    return dataclasses.replace(recipe, start=start, draw=None, terms=terms, weights=weights, ratios=ratios)
+    scene = recipe.scene
+    if isinstance(scene.strategy, Prune):
+        scene = dataclasses.replace(scene, strategy=dataclasses.replace(scene.strategy, islands=0.0))
+    changes: dict[str, Any] = {"terms": terms, "weights": weights, "ratios": ratios}
+    return dataclasses.replace(recipe, start=FromFile(path), draw=None, scene=scene, **changes)
 
 
 def _gentle(term: Any) -> Term:

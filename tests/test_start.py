@@ -11,6 +11,8 @@ from rl3d.export.mesh import write_glb
 from rl3d.export.ply import write_ply
 from rl3d.math import rgb_from_sh, rotation_from_quat
 from rl3d.recipe import BestOf, starting_from
+from rl3d.representations.densify import Prune
+from rl3d.representations.gaussians import Gaussians
 from rl3d.representations.nerf import Nerf
 from rl3d.search import begin, optimize
 from rl3d.start import Ball, Draw, FromFile
@@ -128,9 +130,11 @@ def test_draws_that_cannot_be_are_refused(settings, says):
 def test_a_recipe_that_starts_from_an_asset_keeps_it_in_sight(tmp_path):
     write_ply(tmp_path / "a.ply", blob(60).splats())
     terms = {"match": Match(), "distill": Distill(), "search": SearchNoise(t_min=0.05, t_end=0.3)}
-    plain = tiny_recipe(prior=Fake(), draw=Draw(), terms=terms, weights={"match": 2.0}, steps=3)
+    scene = Gaussians(strategy=Prune(start=1, islands=0.4))
+    plain = tiny_recipe(prior=Fake(), draw=Draw(), terms=terms, weights={"match": 2.0}, steps=3, scene=scene)
     r = starting_from(plain, str(tmp_path / "a.ply"))
     assert r.draw is None
+    assert r.scene == Gaussians(strategy=Prune(start=1)), "what an asset has is meant"
     assert r.terms.keys() == {"distill", "search"}
     assert r.weights == {}
     assert (r.terms["distill"].t_max, r.terms["search"].t_end) == (0.6, 0.3)
