@@ -21,16 +21,15 @@ import torch
 import tyro
 
 from rl3d.cameras import evaluation_cameras
-from rl3d.evaluate.benchmark import Examiner
-from rl3d.evaluate.metrics import rank, silhouette_iou
-from rl3d.evaluate.worlds import Question, claims, prompt_set, read_questions
+from rl3d.evaluate.benchmark import Examiner, likeness
+from rl3d.evaluate.worlds import Question, prompt_set, read_questions
 from rl3d.export.ply import read_ply
 from rl3d.files import append_record, read_records
 from rl3d.optimize import drawn_views, optimize, start
 from rl3d.protocols import Situation
 from rl3d.recipe import Recipe, load_recipe, recipe_file
 from rl3d.render.gaussians import look_at
-from rl3d.rewards.clip import Clip, ClipReward
+from rl3d.rewards.clip import Clip
 from rl3d.run import Run
 from rl3d.types import Prompt, Splats, Views
 
@@ -52,23 +51,12 @@ class Settings:
 
 
 @torch.no_grad()
-def ranked(models: dict[str, ClipReward], question: Question, views: Views) -> dict[str, float]:
-    """Whether each model finds the right caption, and how well it likes it."""
-    captions, found = claims(question), {}
-    for name, model in models.items():
-        texts, image = model.embed_text(captions), model.embed_views(views, background=0.8)[0]
-        found[name] = float(rank(image, texts) == 0)
-        found[f"{name} score"] = round(float((image @ texts[0]).mean()), 4)
-    return found
-
-
-@torch.no_grad()
 def followed(examiner: Examiner, question: Question, drawn: Views, splats: Splats) -> dict[str, Any]:
     """What is seen at each stage, and how well the silhouette fits the closest true object."""
-    look, truths = look_at(splats), examiner.truths(question)
-    seen = (drawn, look(drawn.cameras), look(examiner.cameras), truths[0].views)
-    found: dict[str, Any] = {stage: ranked(examiner.judges, question, x) for stage, x in zip(STAGES, seen, strict=True)}
-    return found | {"iou": max(float(silhouette_iou(seen[2], truth.views)) for truth in truths), "gaussians": len(splats)}
+    look, truths = look_at(splats), [truth.views for truth in examiner.truths(question)]
+    seen = (drawn, look(drawn.cameras), look(examiner.cameras), truths[0])
+    found: dict[str, Any] = {stage: examiner.ranks(question, views) for stage, views in zip(STAGES, seen, strict=True)}
+    return found | {"iou": likeness(seen[2], truths)["iou"], "gaussians": len(splats)}
 
 
 def remade(recipe: Recipe, question: Question, drawn: Views) -> Splats:
@@ -89,8 +77,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     common = set.intersection(*(set(found) for found in ways.values()))
     lines = [f"{len(common)} prompts", f"{'':28}" + "".join(f"{x:>16}" for name in MODELS for x in (f"{name} R@1", "score"))]
 
-    def line(title: str, found: list[dict[str, float]]) -> str:
-        means = [(np.mean([x[name] for x in found]), np.mean([x[f"{name} score"] for x in found])) for name in MODELS]
+    def line(title: str, found: list[dict[str, Any]]) -> str:
+        means = [[np.mean([x[f"{name}_{key}"] for x in found]) for key in ("r1", "score")] for name in MODELS]
         return f"{title:28}" + "".join(f"{hit:16.1%}{score:16.4f}" for hit, score in means)
 
     first = next(iter(ways.values()))

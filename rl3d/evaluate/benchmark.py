@@ -44,9 +44,9 @@ class Examiner:
         look = look_at(splats)
         views, seed = look(self.cameras), question.seed
         truths = self.truths(question)
-        found = self._ranks(question, views, truths[0].views if truths else None)
+        found = self.ranks(question, views, truths[0].views if truths else None)
         if truths:
-            found |= _likeness(views, [truth.views for truth in truths])
+            found |= likeness(views, [truth.views for truth in truths])
             clouds = [truth.points for truth in truths]
             try:
                 own = surface_points(to_mesh(look), seed)
@@ -65,7 +65,7 @@ class Examiner:
         """True objects of what is asked for, always the same."""
         return self.world.truths(question, self.cameras, question.seed, INSTANCES)
 
-    def _ranks(self, question: Question, views: Views, truth: Views | None) -> dict[str, Any]:
+    def ranks(self, question: Question, views: Views, truth: Views | None = None) -> dict[str, Any]:
         """Which captions the judges choose; and where the world has a word for it that is never taught, how that one does."""
         language, spec = self.world.language, question.spec
         captions, untaught = claims(question, language, self.pool), self.world.untaught(spec)
@@ -101,7 +101,7 @@ class Examiner:
         return {"azimuth_error_deg": float(own.mean()), "true_azimuth_error_deg": float(true.mean())}
 
 
-def _likeness(views: Views, truths: Sequence[Views]) -> dict[str, float | None]:
+def likeness(views: Views, truths: Sequence[Views]) -> dict[str, float | None]:
     """How well the silhouette fits the closest true object; and one true object the closest of the others, if there are any."""
     true = [float(silhouette_iou(truths[0], truth)) for truth in truths[1:]]
     return {"iou": max(float(silhouette_iou(views, truth)) for truth in truths), "true_iou": max(true, default=None)}

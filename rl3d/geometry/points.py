@@ -1,11 +1,13 @@
-"""First Gaussians: from points, or from nothing."""
+"""Points: first Gaussians from them, or from nothing; and what of them hangs together."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor
 
 from rl3d.math import sh_from_rgb
@@ -34,3 +36,14 @@ def ball(n: int, rng: torch.Generator, *, radius: float = 0.5, color: float = 0.
     distances = radius * torch.rand(n, 1, generator=rng) ** (1 / 3)
     spacing = radius * (4 * math.pi / 3 / max(n, 1)) ** (1 / 3)
     return from_points(distances * directions, torch.full((n, 3), color), spacing, opacity=opacity)
+
+
+def pieces(points: Float[ndarray, "n 3"], reach: float) -> Int[ndarray, "n"]:
+    """The number of the piece that each belongs to: points within reach of each other, and of others that are."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
+    i, j = cKDTree(points).query_pairs(reach, output_type="ndarray").T
+    graph = coo_matrix((np.ones(len(i), bool), (i, j)), shape=(len(points),) * 2)
+    return connected_components(graph, directed=False)[1]

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-import scipy.sparse.csgraph
-import scipy.spatial
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rl3d.geometry.points import pieces
 from rl3d.math import draw, exploration, relocated, rotation_from_quat
 from rl3d.types import Splats
 
@@ -100,10 +99,7 @@ class Prune:
 
     def _ashore(self, splats: Splats) -> Bool[Tensor, "n"]:
         """Which Gaussians belong to a group, linked by steps of ``reach``, that is large enough to be meant."""
-        means = splats.means.detach().cpu().numpy()
-        links = scipy.spatial.cKDTree(means).query_pairs(self.reach, output_type="ndarray")
-        graph = scipy.sparse.coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(len(means), len(means)))
-        _, group = scipy.sparse.csgraph.connected_components(graph, directed=False)
+        group = pieces(splats.means.detach().cpu().numpy(), self.reach)
         size = splats.log_scales.sort(dim=1).values
         shows = (splats.opacity_logits.sigmoid() * (size[:, 1] + size[:, 2]).exp()).double().cpu().numpy()
         share = np.bincount(group, weights=shows) / shows.sum()

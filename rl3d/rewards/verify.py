@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from rl3d.geometry.points import pieces
 from rl3d.geometry.reproject import unproject
 from rl3d.protocols import RewardInfo, Scene, Shown
 from rl3d.rewards.base import Unmeasurable, closed_form, judge_each, look, mesh_of
@@ -174,23 +175,12 @@ def read(views: Views, scene: Scene, *, reach: float = 0.03) -> Evidence:
     return Evidence(points, paint, _things(points, reach), seen, reach)
 
 
-def _pieces(points: Float[ndarray, "n 3"], reach: float) -> Int[ndarray, "n"]:
-    """What hangs together: points within reach of each other, and of others that are."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-    from scipy.spatial import cKDTree
-
-    i, j = cKDTree(points).query_pairs(reach, output_type="ndarray").T
-    graph = coo_matrix((np.ones(len(i), bool), (i, j)), shape=(len(points),) * 2)
-    return connected_components(graph, directed=False)[1]
-
-
 def _things(points: Float[ndarray, "n 3"], reach: float, least: float = 0.02) -> Int[ndarray, "n"]:
     """Which thing each point belongs to: what hangs together, and what overlaps seen from above; crumbs join the nearest."""
     from scipy.sparse.csgraph import connected_components
     from scipy.spatial import cKDTree
 
-    piece = _pieces(points, reach)
+    piece = pieces(points, reach)
     sizes = np.bincount(piece)
     large = sizes[piece] >= least * len(points)
     if large.any() and not large.all():
@@ -248,7 +238,7 @@ def _relation(points: Float[ndarray, "n 3"], upper: ndarray, lower: ndarray, rea
         return None
     a, b = points[upper], points[lower]
     # The largest piece of its colour: the other thing may have small parts of it.
-    piece = _pieces(a, reach)
+    piece = pieces(a, reach)
     a = a[piece == np.bincount(piece).argmax()]
     if np.median(a[:, 2]) <= np.median(b[:, 2]):
         return None
