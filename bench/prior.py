@@ -1,4 +1,4 @@
-"""How well the prior's samples follow held-out prompts: ``python bench/prior.py [--guidance 2 3] [--best 1 8] [--begun 16]``.
+"""How well the prior's samples follow held-out prompts: ``python bench/prior.py [--guidance 2 3] [--climb 0 .3] [--best 1 8]``.
 
 Draws sets of views of the validation prompts, and asks the embedded encoder and the judge for the right caption among the hard
 pool of each, as ``rl3d evaluate`` does with assets; true renders from the same cameras stand beside. Of several samples the
@@ -7,6 +7,7 @@ encoder's favourite is taken (``--best``), so that only the judge's figure says 
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from rl3d.evaluate.metrics import rank
 from rl3d.evaluate.worlds import Question, ToyWorld, claims, prompt_set, read_questions
 from rl3d.export.pictures import png_bytes, sheet, to_uint8
 from rl3d.priors.embedded import Embedded
-from rl3d.priors.sampling import sample_best, sample_views
+from rl3d.priors.sampling import Climb, sample_best, sample_views
 from rl3d.rewards.clip import Clip, ClipReward
 from rl3d.types import Prompt, Views
 
@@ -48,6 +49,10 @@ class Settings:
     rescale: float = 0.5
     guided: float = 1.0
     """The part of the steps that guidance is for."""
+    climb: tuple[float, ...] = (0.0,)
+    """How far predictions are pulled up the encoder's gradient on the way; its own figures then say little."""
+    climbed: tuple[float, float] = (0.1, 0.8)
+    """The part of the steps in which they are."""
     views: int = 4
     elevation_deg: float = 20.0
     limit: int | None = None
@@ -57,13 +62,14 @@ class Settings:
     json: Path | None = None
 
 
-def hits(model: ClipReward, views: Views, questions: list[Question]) -> list[bool]:
-    """Whether each sample's right caption is first in its pool."""
-    embedded = model.embed_views(views, background=0.8)
-    found = []
-    for image, question in zip(embedded, questions, strict=True):
-        found.append(rank(image, model.embed_text(claims(question))) == 0)
-    return found
+def examined(model: ClipReward, views: Views, questions: list[Question]) -> tuple[float, float]:
+    """How often the right caption is first in its pool, and the mean score of the right one."""
+    first, score = [], []
+    for image, question in zip(model.embed_views(views, background=0.8), questions, strict=True):
+        texts = model.embed_text(claims(question))
+        first.append(rank(image, texts) == 0)
+        score.append(float((image @ texts[0]).mean()))
+    return float(np.mean(first)), float(np.mean(score))
 
 
 def concatenated(parts: list[Views], cameras) -> Views:
@@ -87,29 +93,37 @@ def main(s: Settings) -> None:
     truths = [ToyWorld().truths(q, cameras, q.seed, 1)[0].views for q in questions]
     sets = {"true renders": (concatenated(truths, cameras), 0.0)}
     options: dict[str, Any] = {"steps": s.steps, "rescale": s.rescale, "guided": s.guided}
-    for guidance in s.guidance:
+    for guidance, climb in itertools.product(s.guidance, s.climb):
         rng, parts, start = torch.Generator().manual_seed(0), [], time.perf_counter()
+        pull = Climb(lambda *shown, rng=rng: judges["encoder"].score(*shown, background=rng).value, climb, *s.climbed)
+        options |= {"guidance": guidance, "climb": pull if climb else None}
+        said = f"guidance {guidance:g}" + (f", climb {climb:g}" if climb else "")
         drawn = [question for question in questions for _ in range(max(s.best))]
         for i in range(0, len(drawn), s.batch):
             prompts = [Prompt(q.prompt) for q in drawn[i : i + s.batch]]
-            parts.append(sample_views(prior, prompts, cameras, rng=rng, guidance=guidance, **options))
+            parts.append(sample_views(prior, prompts, cameras, rng=rng, **options))
         views, seconds = concatenated(parts, cameras), (time.perf_counter() - start) / max(s.best)
         score = judges["encoder"].score(views, [Prompt(q.prompt) for q in drawn]).value.view(len(questions), -1)
         for count in s.best:
             favourite = torch.arange(len(questions)) * max(s.best) + score[:, :count].argmax(1)
-            sets[f"guidance {guidance:g}, best of {count}"] = (select(views, favourite), count * seconds)
+            sets[f"{said}, best of {count}"] = (select(views, favourite), count * seconds)
         for count in s.begun:
             rng, start = torch.Generator().manual_seed(0), time.perf_counter()
             prompts = [Prompt(q.prompt) for q in questions]
-            more: dict[str, Any] = {"candidates": count, "after": s.after, "guidance": guidance, "batch": s.batch}
+            more: dict[str, Any] = {"candidates": count, "after": s.after, "batch": s.batch}
             views = sample_best(prior, prompts, cameras, liked, rng=rng, **options, **more)
-            sets[f"guidance {guidance:g}, best of {count} begun"] = (views, time.perf_counter() - start)
+            sets[f"{said}, best of {count} begun"] = (views, time.perf_counter() - start)
     results = {}
-    print(f"{'':32}{'encoder R@1':>12}{'judge R@1':>12}{'s a set':>9}")
+    print(f"{'':42}{'encoder R@1':>12}{'score':>8}{'judge R@1':>12}{'score':>8}{'s a set':>9}")
     for name, (views, seconds) in sets.items():
-        scores = {who: float(np.mean(hits(model, views, questions))) for who, model in judges.items()}
-        results[name] = {**scores, "seconds_per_set": seconds / len(questions)}
-        print(f"{name:32}{scores['encoder']:12.1%}{scores['judge']:12.1%}{seconds / len(questions):9.2f}", flush=True)
+        found = {who: examined(model, views, questions) for who, model in judges.items()}
+        results[name] = {
+            **{who: first for who, (first, _) in found.items()},
+            **{f"{who}_score": score for who, (_, score) in found.items()},
+            "seconds_per_set": seconds / len(questions),
+        }
+        figures = "".join(f"{first:12.1%}{score:8.3f}" for first, score in found.values())
+        print(f"{name:42}{figures}{seconds / len(questions):9.2f}", flush=True)
     if s.picture:
         pictures = to_uint8(list(sets.values())[-1][0]).reshape(-1, prior.info.size, prior.info.size, 3)
         s.picture.write_bytes(png_bytes(sheet(pictures.repeat(2, 1).repeat(2, 2), 4 * s.views)))

@@ -1,4 +1,4 @@
-"""The default with reward ascent: after the shape has settled, the gradient of the embedded reward joins in."""
+"""The default with reward ascent: the gradient of the embedded reward, on what is drawn and on what is rendered."""
 
 from dataclasses import replace
 
@@ -8,7 +8,8 @@ from rl3d.terms.ascent import Ascend
 
 recipe = replace(
     default,
-    about="the default, with the gradient of the embedded reward on the pixels",
+    about="the default, whose drawn views and whose pixels climb the gradient of the embedded reward",
+    draw=default.draw and replace(default.draw, climb=0.3),
     terms={**default.terms, "reward": Ascend()},
     ratios={"reward": 0.3},
 )

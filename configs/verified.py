@@ -19,6 +19,7 @@ recipe = replace(
     about="the best of four by checks of colours, counts and relations, which then shift colours and parts to pass more",
     terms={**default.terms, "checks": Evolve(CHECKED, Clusters(colour=True), samples=8, rig=LOOK, start=0.5, every=10)},
     ratios={"checks": 0.5},
+    draw=default.draw and replace(default.draw, candidates=3),  # as many sets are begun for all four as the default begins
     search=BestOf(seeds=4, reward=CHECKED, rig=LOOK),
     paper=Paper(
         "Ghosh et al. 2023, GenEval: An Object-Focused Framework for Evaluating Text-to-Image Alignment",

@@ -17,7 +17,7 @@ from rl3d.export.ply import read_ply
 from rl3d.geometry.hull import visual_hull
 from rl3d.geometry.points import ball, from_points
 from rl3d.math import multiply_quats
-from rl3d.priors.sampling import sample_best, sample_views
+from rl3d.priors.sampling import Climb, sample_best, sample_views
 from rl3d.protocols import Prior, Situation
 from rl3d.rewards.clip import Clip
 from rl3d.types import Cameras, Prompt, Splats, Views
@@ -41,6 +41,11 @@ class Draw:
     """Sets to begin; ``chooser`` says which one is finished."""
     chosen_after: int = 4
     """Steps after which it says so, by the clean predictions: what will be good shows early. At ``steps``, all are finished."""
+    climb: float = 0.0
+    """How far, on the way, every clean prediction is pulled up the gradient of what the chooser thinks of it, over random
+    backgrounds: root mean square, of latents; see :class:`~rl3d.priors.sampling.Climb`."""
+    climbed: tuple[float, float] = (0.1, 0.8)
+    """The part of the steps in which it is: the very first predictions show nothing yet, and nobody mends the last."""
     chooser: Clip = field(default_factory=Clip)
 
     def __post_init__(self):
@@ -48,6 +53,8 @@ class Draw:
             raise ValueError("a draw needs at least 1 view, 1 step and 1 candidate, and 1 step before it chooses")
         if not 0 <= self.guided <= 1:
             raise ValueError(f"guidance is for a part of the steps, from 0 to 1, got {self.guided}")
+        if not (self.climb >= 0 and 0 <= self.climbed[0] <= self.climbed[1] <= 1):
+            raise ValueError(f"predictions climb by 0 or more, in a part of the steps, got {self.climb} in {self.climbed}")
 
     def draw(self, prompt: Prompt, prior: Prior, rng: torch.Generator, device: torch.device) -> Views:
         """Draw one set of views, the best of the candidates."""
@@ -70,10 +77,12 @@ class Draw:
         prompts = [prompt] * count
         options: dict[str, Any] = {"steps": self.steps, "guidance": self.guidance, "rescale": self.rescale}
         options |= {"guided": self.guided, "rng": rng}
-        if self.candidates == 1:
+        chooser = self.chooser.build_signal(device) if self.candidates > 1 or self.climb else None
+        if chooser is not None and self.climb:
+            options["climb"] = Climb(lambda *shown: chooser.score(*shown, background=rng).value, self.climb, *self.climbed)
+        if chooser is None or self.candidates == 1:
             views = sample_views(prior, prompts, cameras, **options)
         else:
-            chooser = self.chooser.build_signal(device)
             more: dict[str, Any] = {"candidates": self.candidates, "after": self.chosen_after}
             views = sample_best(prior, prompts, cameras, lambda *shown: chooser.score(*shown).value, **more, **options)
         return [views.sample(i) for i in range(count)]

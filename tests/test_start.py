@@ -14,6 +14,7 @@ from rl3d.recipe import BestOf, starting_from
 from rl3d.representations.densify import Prune
 from rl3d.representations.gaussians import Gaussians
 from rl3d.representations.nerf import Nerf
+from rl3d.rewards.clip import Clip
 from rl3d.search import begin, optimize
 from rl3d.start import Ball, Draw, FromFile
 from rl3d.terms.distillation import Distill
@@ -107,7 +108,14 @@ def test_mistakes_are_named(tmp_path, name, content, says):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"candidates": 3, "guidance": 1.0}, {"candidates": 4, "chosen_after": 3, "guided": 0.5}, {"guided": 0.0}]
+    "settings",
+    [
+        {},
+        {"candidates": 3, "guidance": 1.0},
+        {"candidates": 4, "chosen_after": 3, "guided": 0.5},
+        {"guided": 0.0},
+        {"climb": 0.2},
+    ],
 )
 def test_a_draw_asks_the_prior_as_often_as_it_says(settings):
     prior, rng = GaussianViews(), torch.Generator().manual_seed(0)
@@ -120,11 +128,28 @@ def test_a_draw_asks_the_prior_as_often_as_it_says(settings):
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"candidates": 0}, "at least 1"), ({"chosen_after": 0}, "at least 1"), ({"guided": 1.5}, "from 0 to 1, got 1.5")],
+    [
+        ({"candidates": 0}, "at least 1"),
+        ({"chosen_after": 0}, "at least 1"),
+        ({"guided": 1.5}, "from 0 to 1, got 1.5"),
+        ({"climb": -0.1}, "0 or more"),
+        ({"climbed": (0.5, 0.2)}, r"in \(0.5, 0.2\)"),
+    ],
 )
 def test_draws_that_cannot_be_are_refused(settings, says):
     with pytest.raises(ValueError, match=says):
         Draw(**settings)
+
+
+def test_a_draw_climbs_what_its_chooser_thinks_of_it():
+    def liked(**settings):
+        rng = torch.Generator().manual_seed(0)
+        views = Draw(steps=5, **settings).draw(RED, GaussianViews(), rng, torch.device("cpu"))
+        return Clip().build().score(views, [RED]).value.item()
+
+    assert liked(climb=0.3) > liked() + 0.02
+    with pytest.raises(ValueError, match="the judge is only ever reported"):
+        liked(climb=0.3, chooser=Clip("judge"))
 
 
 def test_a_recipe_that_starts_from_an_asset_keeps_it_in_sight(tmp_path):

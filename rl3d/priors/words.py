@@ -15,6 +15,7 @@ from torch import Tensor
 
 SPECIAL = ("<pad>", "<unknown>", "<end>")
 """Tokens 0, 1 and 2; words follow."""
+UNKNOWN = SPECIAL.index("<unknown>")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Tokenizer:
                 near = "; ".join(f"{word!r} (near: {', '.join(close) or 'none'})" for word, close in strange.items())
                 fix = "use words it knows, go on with --allow-unknown, or take a larger prior (--prior.folder)"
                 raise ValueError(f"the prior does not know {near}, in {text[:80]!r}; {fix}")
-            row[: len(words) + 1] = torch.tensor([*(self._ids.get(word, 1) for word in words), 2])
+            row[: len(words) + 1] = torch.tensor([*(self._ids.get(word, UNKNOWN) for word in words), 2])
         return rows
 
     def unknown(self, text: str) -> dict[str, list[str]]:

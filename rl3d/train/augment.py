@@ -7,12 +7,15 @@ Each is a function of premultiplied ``[n 4 h w]`` pictures in [0, 1] and a gener
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
+
+from rl3d.toybox.things import Spec
 
 Rng = torch.Generator
 Change = Callable[[Tensor, Rng], Tensor]
@@ -152,15 +155,22 @@ AUGMENT: dict[str, tuple[Change, ...]] = {
 """Other changes in another order for the judge, so that it does not share the encoder's blind spots."""
 
 
-def dye(x: Float[Tensor, "n 4 h w"], rng: Rng) -> Float[Tensor, "n 4 h w"]:
-    """Paint anew: channels exchanged, half of the pictures inverted, faded and tinted. Shapes stay as they were."""
+def dye(x: Float[Tensor, "n 4 h w"], rng: Rng, inverted: float = 0.5) -> Float[Tensor, "n 4 h w"]:
+    """Paint anew: channels exchanged, a share of the pictures inverted, faded and tinted. Shapes stay as they were, and light
+    where nothing is inverted.
+    """
     colour, alpha = x[:, :3], x[:, 3:]
     order = torch.rand(len(x), 3, generator=rng).argsort(1)[..., None, None]
     colour = colour.gather(1, order.expand_as(colour))
-    colour = torch.where(between(0.0, 1.0, len(x), rng) < 0.5, alpha - colour, colour)
+    colour = torch.where(between(0.0, 1.0, len(x), rng) < inverted, alpha - colour, colour)
     colour = torch.lerp(colour, colour.mean(1, keepdim=True).expand_as(colour), between(0.0, 1.0, len(x), rng))
     tint = 0.3 + 0.7 * torch.rand(len(x), 3, 1, 1, generator=rng)
     return torch.cat([colour * tint, alpha], 1)
+
+
+def unpainted(spec: Spec) -> Spec:
+    """What is left of a spec when colours and stuff are not spoken of, as of what was dyed."""
+    return replace(spec, items=tuple(replace(item, paint=None, accent=None, stuff=None) for item in spec.items))
 
 
 def melt(x: Float[Tensor, "n c h w"], rng: Rng) -> Float[Tensor, "n c h w"]:

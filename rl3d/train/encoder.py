@@ -125,19 +125,14 @@ def draw(data: ToyViews, training: Training, step: int) -> Batch:
     pixels = torch.from_numpy(data.rgba[picks[:, None], views]).flatten(0, 1).movedim(-1, 1).float() / 255
     lot = rng.random(len(picks))
     dyed, melted = lot < training.dyed, lot > 1 - training.melted
-    toys = tuple(unpainted(data.specs[i]) if dye else data.specs[i] for i, dye in zip(picks, dyed, strict=True))
+    toys = tuple(augment.unpainted(data.specs[i]) if dye else data.specs[i] for i, dye in zip(picks, dyed, strict=True))
     claims = list(toys)
     for toy, dye in zip(toys, dyed, strict=True):
         misses = data.language.some_misses(toy, rng, training.misses, "train")
-        claims += map(unpainted, misses) if dye else misses
+        claims += map(augment.unpainted, misses) if dye else misses
     texts = [data.language.caption(claim, rng) for claim in claims]
     marks = (torch.from_numpy(mark).repeat_interleave(training.views) for mark in (dyed, melted))
     return Batch(pixels, toys, tuple(claims), tuple(_with_noise(text, rng) for text in texts), *marks)
-
-
-def unpainted(spec: Spec) -> Spec:
-    """What is left of a spec when colours and stuff are not spoken of."""
-    return replace(spec, items=tuple(replace(item, paint=None, accent=None, stuff=None) for item in spec.items))
 
 
 def _with_noise(text: str, rng: np.random.Generator) -> str:

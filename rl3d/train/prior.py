@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,9 +25,10 @@ from rl3d.cameras import Orbit
 from rl3d.priors.embedded import WEIGHTS, EmbeddedPrior, fastest_dtype, latents_from_pixels
 from rl3d.priors.multiview import MultiviewTransformer, TextEncoder, repatched, reworded
 from rl3d.priors.sampling import sample_views
-from rl3d.priors.words import Tokenizer
+from rl3d.priors.words import UNKNOWN, Tokenizer
 from rl3d.toybox.dataset import HIGHEST_DEG, LOWEST_DEG, ToyViews
 from rl3d.toybox.language import TOYS, Language
+from rl3d.train.augment import dye, unpainted
 from rl3d.train.common import (
     Muon,
     about,
@@ -88,6 +89,9 @@ class Training:
     ema: float = 0.998
     dropout: float = 0.1
     """Share of sets whose caption is dropped, for classifier-free guidance."""
+    dyed: float = 0.0
+    """Share of sets that are painted anew, so that shapes are learned without their usual colours. Of colours nothing is said
+    then but the unknown word, which stands first, so that what is not dyed keeps its own."""
     shift: float = 1.0
     """Factor on sigma / alpha of the noise times that are trained; more pixels need more noise to hide the same shapes
     (Hoogeboom et al. 2023, "Simple Diffusion", sec. 3.1: 2 for twice the side). Held-out losses do not use it."""
@@ -127,6 +131,7 @@ def draw_batch(
     *,
     views: int = 4,
     dropout: float = 0.0,
+    dyed: float = 0.0,
     shift: float = 1.0,
     target: Literal["shaded", "albedo"] = "shaded",
 ) -> Batch:
@@ -145,7 +150,13 @@ def draw_batch(
         assert data.albedo is not None
         rgba[..., :3] = data.albedo[pick].astype(np.float32) / 255
     rgba = torch.from_numpy(rgba).movedim(-1, 2)
-    captions = ["" if rng.random() < dropout else data.language.caption(data.specs[i], rng) for i in indices]
+    specs, dye = [data.specs[i] for i in indices], rng.random(b) < dyed if dyed else np.zeros(b, bool)
+    specs = [unpainted(spec) if new else spec for spec, new in zip(specs, dye, strict=True)]
+    captions = ["" if rng.random() < dropout else data.language.caption(spec, rng) for spec in specs]
+    tokens = tokenizer(captions)
+    if dye.any():
+        rgba[dye] = dyed_sets(rgba[dye], torch.Generator().manual_seed(int(rng.integers(2**62))))
+        tokens[dye] = torch.cat([torch.full((int(dye.sum()), 1), UNKNOWN), tokens[dye, :-1]], 1)
     quantile = torch.from_numpy((rng.permutation(b) + rng.random(b)) / b).clamp(1e-4, 1 - 1e-4).float()
     azimuth, elevation = (
         torch.from_numpy(np.radians(x[pick].astype(np.float32))) for x in (data.azimuth_deg, data.elevation_deg)
@@ -157,10 +168,16 @@ def draw_batch(
         clean=latents_from_pixels(rgba),
         noise=torch.from_numpy(rng.standard_normal(rgba.shape, np.float32)),
         time=time,
-        tokens=tokenizer(captions),
+        tokens=tokens,
         azimuth=azimuth,
         elevation=elevation,
     )
+
+
+def dyed_sets(rgba: Float[Tensor, "b v 4 h w"], rng: torch.Generator) -> Float[Tensor, "b v 4 h w"]:
+    """Sets of views painted anew, all views of a set alike, and in the same light (:func:`rl3d.train.augment.dye`)."""
+    v = rgba.shape[1]
+    return dye(rgba.movedim(1, 2).flatten(2, 3), rng, inverted=0.0).unflatten(2, (v, -1)).movedim(2, 1)
 
 
 def loss_of(net: nn.Module, batch: Batch) -> Float[Tensor, ""]:
@@ -236,9 +253,8 @@ def train(settings: Training) -> Path:
             save("constant.pt")
         rng = np.random.default_rng([s.seed, step])
         toys = _epoch(usable, s, step)
-        batch = draw_batch(
-            data, toys, tokenizer, rng, views=net.config["views"], dropout=s.dropout, shift=s.shift, target=s.target
-        )
+        options: dict[str, Any] = {"dropout": s.dropout, "dyed": s.dyed, "shift": s.shift, "target": s.target}
+        batch = draw_batch(data, toys, tokenizer, rng, views=net.config["views"], **options)
         loss = 0.0
         refresh(fast, net)
         for chunk in batch.chunks(s.micro):

@@ -9,7 +9,7 @@ from torch import nn
 
 from rl3d.cameras import Orbit
 from rl3d.math import Level, level_at
-from rl3d.priors.sampling import denoise, draw_noise, guide, levels, sample_best, sample_views, step_ddim
+from rl3d.priors.sampling import Climb, denoise, draw_noise, guide, levels, sample_best, sample_views, step_ddim
 from rl3d.protocols import PriorInfo
 from rl3d.types import Prompt, Views
 
@@ -189,3 +189,51 @@ def test_guidance_is_for_the_first_steps(guided, with_guidance):
 
     sample_views(Noting(), [Prompt("red")], Orbit(4, size=8).cameras(), steps=6, guidance=2.0, guided=guided)
     assert asked == [2.0] * with_guidance + [1.0] * (6 - with_guidance)
+
+
+def redness(views, prompts):
+    """Of each sample; "blue" has no slope."""
+    return torch.stack([x.sum() * (p.text != "blue") for x, p in zip(views.rgb[..., 0], prompts, strict=True)])
+
+
+def test_a_climb_is_a_step_of_its_length_up_the_slope_of_each_sample():
+    cameras, prompts = Orbit(4, size=8).cameras(), [Prompt("red"), Prompt("blue"), Prompt("green")]
+    clean = torch.rand(3, 4, 4, 8, 8, generator=torch.Generator().manual_seed(0)) / 2
+    clean[:, :, 3] = 0.9  # colours below alpha, which is below one: nothing is cut
+    moved = Climb(redness, 0.3)(GaussianPrior(), clean, prompts, cameras) - clean
+    for sample in (0, 2):
+        torch.testing.assert_close(moved[sample, :, 0], torch.full((4, 8, 8), 0.6), atol=1e-5, rtol=0)  # a channel of four
+        assert not moved[sample, :, 1:].any()
+    assert not moved[1].any(), "who has no slope stays"
+    steep = Climb(lambda *shown: 1e4 * redness(*shown), 0.3)(GaussianPrior(), clean, prompts, cameras)
+    torch.testing.assert_close(steep - clean, moved, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "score", [lambda v, p: v.rgb.sum((1, 2, 3, 4)) * float("nan"), lambda v, p: (v.rgb.sum() * 1e38).exp()[None]]
+)
+def test_slopes_that_are_not_finite_move_nothing(score):
+    clean = torch.full((1, 4, 4, 8, 8), 0.5)
+    assert torch.equal(Climb(score)(GaussianPrior(), clean, [Prompt("red")], Orbit(4, size=8).cameras()), clean)
+
+
+def test_samples_climb_in_their_part_of_the_steps_and_end_higher():
+    seen = []
+
+    def noting(views, prompts):
+        seen.append(len(prompts))
+        return redness(views, prompts)
+
+    plain = drawn(sample_views)
+    pulled = drawn(sample_views, climb=Climb(noting, 0.2, begin=0.3, end=0.7))
+    assert seen == [2, 2, 2]  # of six steps, those at 2/6, 3/6 and 4/6
+    assert pulled.rgb[0, ..., 0].mean() > plain.rgb[0, ..., 0].mean() + 0.02
+    torch.testing.assert_close(pulled.rgb[1], plain.rgb[1])
+
+
+def test_all_candidates_climb_before_one_is_chosen():
+    climb = Climb(redness, 0.2)
+    best = drawn(sample_best, brightness, candidates=3, after=2, climb=climb)
+    every = drawn(sample_views, prompts=["red"] * 3 + ["blue"] * 3, climb=climb)
+    assert any(torch.allclose(best.rgb[0], every.rgb[i], atol=1e-5) for i in range(3))
+    assert best.rgb[0, ..., 0].mean() > drawn(sample_best, brightness, candidates=3, after=2).rgb[0, ..., 0].mean()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from rl3d.priors.embedded import EmbeddedPrior
+from rl3d.priors.embedded import EmbeddedPrior, pixels_from_latents
 from rl3d.priors.multiview import TextEncoder
-from rl3d.priors.words import Tokenizer
+from rl3d.priors.words import UNKNOWN, Tokenizer
 from rl3d.toybox import grammar
 from rl3d.toybox.dataset import ToyViews
 from rl3d.toybox.things import Item, Spec
@@ -123,6 +123,22 @@ def test_shifted_noise_times_have_twice_the_noise_and_nothing_else_changes(folde
     ratios = [torch.tan(torch.pi / 2 * batch.time) for batch in (plain, shifted)]
     torch.testing.assert_close(ratios[1], 2 * ratios[0], rtol=1e-4, atol=1e-5)
     assert torch.equal(plain.noise, shifted.noise)
+
+
+def test_dyed_sets_are_painted_alike_and_of_an_unknown_colour(folder):
+    data, tokenizer = ToyViews.open(folder), Tokenizer(grammar.vocabulary())
+    plain, dyed = (draw_batch(data, np.arange(4), tokenizer, np.random.default_rng(5), dyed=share) for share in (0.0, 1.0))
+    assert (dyed.tokens[:, 0] == UNKNOWN).all()
+    assert not (plain.tokens == UNKNOWN).any()
+    paints = {tokenizer(["red green blue white"])[0, i].item() for i in range(4)}
+    assert paints & set(plain.tokens.flatten().tolist())
+    assert not paints & set(dyed.tokens.flatten().tolist())
+    before, after = (pixels_from_latents(batch.clean) for batch in (plain, dyed))
+    assert torch.equal(before[:, :, 3], after[:, :, 3])
+    assert (after[:, :, :3] <= after[:, :, 3:] + 1e-6).all()
+    colours = after[:, :, :3, 32, 32]
+    torch.testing.assert_close(colours, colours[:, :1].expand_as(colours))  # the same from all sides
+    assert (colours - before[:, :, :3, 32, 32]).abs().amax((1, 2)).min() > 0.05
 
 
 def test_the_vocabulary_covers_captions():
