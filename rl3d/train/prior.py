@@ -150,13 +150,14 @@ def draw_batch(
         assert data.albedo is not None
         rgba[..., :3] = data.albedo[pick].astype(np.float32) / 255
     rgba = torch.from_numpy(rgba).movedim(-1, 2)
-    specs, dye = [data.specs[i] for i in indices], rng.random(b) < dyed if dyed else np.zeros(b, bool)
-    specs = [unpainted(spec) if new else spec for spec, new in zip(specs, dye, strict=True)]
+    new = torch.from_numpy(rng.random(b) < dyed) if dyed else torch.zeros(b, dtype=torch.bool)
+    specs = [data.specs[i] for i in indices]
+    specs = [unpainted(spec) if changed else spec for spec, changed in zip(specs, new.tolist(), strict=True)]
     captions = ["" if rng.random() < dropout else data.language.caption(spec, rng) for spec in specs]
     tokens = tokenizer(captions)
-    if dye.any():
-        rgba[dye] = dyed_sets(rgba[dye], torch.Generator().manual_seed(int(rng.integers(2**62))))
-        tokens[dye] = torch.cat([torch.full((int(dye.sum()), 1), UNKNOWN), tokens[dye, :-1]], 1)
+    if new.any():
+        rgba[new] = dyed_sets(rgba[new], torch.Generator().manual_seed(int(rng.integers(2**62))))
+        tokens[new] = torch.cat([torch.full((int(new.sum()), 1), UNKNOWN), tokens[new, :-1]], 1)
     quantile = torch.from_numpy((rng.permutation(b) + rng.random(b)) / b).clamp(1e-4, 1 - 1e-4).float()
     azimuth, elevation = (
         torch.from_numpy(np.radians(x[pick].astype(np.float32))) for x in (data.azimuth_deg, data.elevation_deg)
