@@ -28,7 +28,7 @@ class Nerf:
 
     levels: int = 8
     finest: int = 64
-    """Cells along each side of the finest grid: as many as views have pixels, since what is finer is not seen and stays noise."""
+    """Cells along each side of the finest grid: as many as views have pixels; what is finer is not seen, and stays noise."""
     table: int = 2**19
     """Rows of each level's table at most. At 64 cells no two corners share a row; where they do, empty space and surfaces spoil
     each other, which looks like grain."""
