@@ -12,7 +12,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from rl3d.export.pictures import png_bytes, sheet, to_uint8
 from rl3d.priors.embedded import Embedded
 from rl3d.priors.sampling import Climb, sample_best, sample_views
 from rl3d.rewards.clip import Clip, ClipReward
+from rl3d.toybox.language import TOYS
 from rl3d.types import Prompt, Views
 
 
@@ -57,6 +58,8 @@ class Settings:
     elevation_deg: float = 20.0
     limit: int | None = None
     """Only the first so many prompts."""
+    split: Literal["train", "validation"] | None = None
+    """Ask for ``limit`` random combinations of this split in place of the validation set."""
     batch: int = 12
     picture: Path | None = None
     json: Path | None = None
@@ -72,6 +75,13 @@ def examined(model: ClipReward, views: Views, questions: list[Question]) -> tupl
     return float(np.mean(first)), float(np.mean(score))
 
 
+def any_of(split: str, count: int) -> list[Question]:
+    """Questions after random combinations of a split, always the same."""
+    rng = np.random.default_rng(77)
+    specs = [TOYS.sample(rng, split) for _ in range(count)]
+    return [Question(TOYS.canonical(spec), spec) for spec in specs]
+
+
 def concatenated(parts: list[Views], cameras) -> Views:
     return Views(torch.cat([p.rgb for p in parts]), torch.cat([p.alpha for p in parts]), None, None, cameras)
 
@@ -82,7 +92,7 @@ def select(views: Views, index: torch.Tensor) -> Views:
 
 @torch.no_grad()
 def main(s: Settings) -> None:
-    questions = read_questions(prompt_set("validation"))[: s.limit]
+    questions = read_questions(prompt_set("validation"))[: s.limit] if s.split is None else any_of(s.split, s.limit or 64)
     prior = Embedded(folder=str(s.prior or "prior"), lora=str(s.lora or "")).build()
     judges = {"encoder": Clip(s.encoder).build(), "judge": Clip(s.judge).build()}
     cameras = Orbit(s.views, s.elevation_deg, 15.0, size=prior.info.size).cameras()

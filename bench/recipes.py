@@ -4,8 +4,8 @@ Every recipe gets the processor seconds that the first one needs on a prompt: it
 was found to cost, lessons and searches included. Assets are examined as by ``rl3d evaluate``, on validation prompts, and by
 guards; above the figures stands what each recipe follows, which is no evidence for it. Recipes that draw alike from one prior
 get the same views, which are drawn once for all: their seconds count for each. Rows go to a file of JSON lines as they come,
-and a second call does what is missing; the table has paired bootstrap intervals against the first recipe, over prompts and
-seeds.
+and a second call does what is missing; the table has paired bootstrap intervals against the first recipe, over prompts, with
+the seeds of each averaged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import functools
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -213,6 +213,14 @@ def examined(question: Question, splats: Splats, examiner: Examiner) -> dict[str
     return examiner.examine(question, splats) | guarded(splats, examiner)
 
 
+def by_prompt(keys: Sequence[tuple[str, int]], values: Tensor) -> Tensor:
+    """The mean over each prompt's seeds: they are no samples of their own, since a prompt is easy or hard with all of them."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for (prompt, _), value in zip(keys, values.tolist(), strict=True):
+        found[prompt].append(value)
+    return torch.tensor([float(np.mean(x)) for x in found.values()])
+
+
 def table(rows: list[dict[str, Any]], names: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
     """The means as text and as data, with intervals of the paired differences to the first recipe."""
     by: dict[str, dict[tuple, dict]] = defaultdict(dict)
@@ -236,7 +244,7 @@ def table(rows: list[dict[str, Any]], names: tuple[str, ...]) -> tuple[str, dict
             entry: dict[str, Any] = {"mean": float(own.mean())}
             cells.append(f"{entry['mean']:.4g}")
             if name != names[0]:
-                entry["against_first"] = low, high = bootstrap_interval(own - base)
+                entry["against_first"] = low, high = bootstrap_interval(by_prompt(keys, own - base))
                 cells[-1] += f" [{low:+.3g} {high:+.3g}]"
             data[name][measure] = entry
         lines.append(f"{measure:18}" + "".join(f"{cell:>34}" for cell in cells))

@@ -163,9 +163,10 @@ def for_each(prompts: Sequence[Prompt], cameras: Cameras) -> Cameras:
 class Climb:
     """A pull of clean predictions up the gradient of a score, on the way of a sampler.
 
-    He et al. 2024, "Manifold Preserving Guided Diffusion", in its form without projection: the gradient is taken at the clean
-    prediction itself, so the prior is asked no more often, and what it finds odd it mends in the steps that follow. Their code
-    sets the length of the step by the noise or by the guidance; here it is the same for every sample and level.
+    He et al. 2024, "Manifold Preserving Guided Diffusion", arXiv 2311.16424, in its form without projection: the gradient is
+    taken at the clean prediction itself, so the prior is asked no more often, and what it finds odd it mends in the steps that
+    follow. Their code sets the length of the step by the noise or by the guidance; here it is the same for every sample and
+    level.
     """
 
     score: Callable[[Views, list[Prompt]], Float[Tensor, "b"]]

@@ -105,6 +105,21 @@ def test_a_recipe_is_given_the_steps_that_take_as_long_as_the_first(monkeypatch)
     assert bench.paced(replace(PLAIN, steps=200), "a red mug", 30.0, None)[0] in (14, 15)
 
 
+def test_intervals_are_over_prompts_not_over_their_seeds():
+    gains = {"a": (0.1, 0.3, 0.2), "b": (-0.1, 0.1, 0.0)}
+    rows = [
+        {"recipe": name, "prompt": prompt, "seed": seed, "judge_score": 0.3 + (name == "other") * gain}
+        for name in ("first", "other")
+        for prompt, some in gains.items()
+        for seed, gain in enumerate(some)
+    ]
+    text, data = bench.table(rows, ("first", "other"))
+    found = data["recipes"]["other"]["judge_score"]
+    assert found["mean"] == pytest.approx(0.4)
+    assert found["against_first"] == pytest.approx((0.0, 0.2), abs=1e-6)  # two prompts: the lower one, or the higher
+    assert "6 assets of each" in text
+
+
 def test_what_a_recipe_follows_is_named():
     said = {
         name: bench.followed(load_recipe(recipe_file(name))) for name in ("default", "reward", "both", "mvdream", "best_of_n")
