@@ -19,14 +19,16 @@ import torch
 import tyro
 
 from rl3d.cameras import Orbit
-from rl3d.evaluate.metrics import rank
-from rl3d.evaluate.worlds import Question, ToyWorld, claims, prompt_set, read_questions
+from rl3d.evaluate.benchmark import Examiner
+from rl3d.evaluate.worlds import Question, ToyWorld, prompt_set, read_questions
 from rl3d.export.pictures import png_bytes, sheet, to_uint8
 from rl3d.priors.embedded import Embedded
 from rl3d.priors.sampling import Climb, sample_best, sample_views
-from rl3d.rewards.clip import Clip, ClipReward
+from rl3d.rewards.clip import Clip
 from rl3d.toybox.language import TOYS
 from rl3d.types import Prompt, Views
+
+FIGURES = ("encoder_r1", "encoder_score", "judge_r1", "judge_score")
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,10 @@ class Settings:
     json: Path | None = None
 
 
-def examined(model: ClipReward, views: Views, questions: list[Question]) -> tuple[float, float]:
-    """How often the right caption is first in its pool, and the mean score of the right one."""
-    first, score = [], []
-    for image, question in zip(model.embed_views(views, background=0.8), questions, strict=True):
-        texts = model.embed_text(claims(question))
-        first.append(rank(image, texts) == 0)
-        score.append(float((image @ texts[0]).mean()))
-    return float(np.mean(first)), float(np.mean(score))
+def examined(examiner: Examiner, views: Views, questions: list[Question]) -> dict[str, float]:
+    """How often each model's first caption is the right one, and how well it likes that: the means over samples."""
+    ranks = [examiner.ranks(question, select(views, torch.tensor([i]))) for i, question in enumerate(questions)]
+    return {key: float(np.mean([x[key] for x in ranks])) for key in FIGURES}
 
 
 def any_of(split: str, count: int) -> list[Question]:
@@ -96,6 +94,7 @@ def main(s: Settings) -> None:
     prior = Embedded(folder=str(s.prior or "prior"), lora=str(s.lora or "")).build()
     judges = {"encoder": Clip(s.encoder).build(), "judge": Clip(s.judge).build()}
     cameras = Orbit(s.views, s.elevation_deg, 15.0, size=prior.info.size).cameras()
+    examiner = Examiner(judges, cameras)
 
     def liked(*shown) -> torch.Tensor:
         return judges["encoder"].score(*shown).value
@@ -126,14 +125,9 @@ def main(s: Settings) -> None:
     results = {}
     print(f"{'':42}{'encoder R@1':>12}{'score':>8}{'judge R@1':>12}{'score':>8}{'s a set':>9}")
     for name, (views, seconds) in sets.items():
-        found = {who: examined(model, views, questions) for who, model in judges.items()}
-        results[name] = {
-            **{who: first for who, (first, _) in found.items()},
-            **{f"{who}_score": score for who, (_, score) in found.items()},
-            "seconds_per_set": seconds / len(questions),
-        }
-        figures = "".join(f"{first:12.1%}{score:8.3f}" for first, score in found.values())
-        print(f"{name:42}{figures}{seconds / len(questions):9.2f}", flush=True)
+        found = results[name] = examined(examiner, views, questions) | {"seconds_per_set": seconds / len(questions)}
+        figures = "".join(f"{found[key]:{'12.1%' if key.endswith('r1') else '8.3f'}}" for key in FIGURES)
+        print(f"{name:42}{figures}{found['seconds_per_set']:9.2f}", flush=True)
     if s.picture:
         pictures = to_uint8(list(sets.values())[-1][0]).reshape(-1, prior.info.size, prior.info.size, 3)
         s.picture.write_bytes(png_bytes(sheet(pictures.repeat(2, 1).repeat(2, 2), 4 * s.views)))

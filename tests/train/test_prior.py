@@ -13,7 +13,8 @@ from rl3d.toybox import grammar
 from rl3d.toybox.dataset import ToyViews
 from rl3d.toybox.things import Item, Spec
 from rl3d.train.common import collect, learning_rate_factor, orthogonalized, refresh, replica
-from rl3d.train.prior import Training, draw_batch, learn_to_read, train
+from rl3d.train.prior import Training, learn_to_read, train
+from rl3d.train.sets import draw_batch
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from rl3d.toybox.things import Item, Spec
 from rl3d.train import encoder, prior, worlds
 from rl3d.train.common import about
 from rl3d.train.facets import Facets
+from rl3d.train.sets import draw_batch
 from rl3d.world.dataset import make, open_views
 from rl3d.world.language import Words
 from rl3d.world.nouns import naming
@@ -72,7 +73,7 @@ def test_albedo_can_be_the_target(real):
     tokenizer = Tokenizer(data.language.vocabulary())
 
     def clean(target):
-        return prior.draw_batch(data, np.arange(4), tokenizer, np.random.default_rng(0), target=target).clean
+        return draw_batch(data, np.arange(4), tokenizer, np.random.default_rng(0), target=target).clean
 
     shaded, albedo = clean("shaded"), clean("albedo")
     assert torch.equal(shaded[:, :, 3], albedo[:, :, 3])
