@@ -305,6 +305,7 @@ def measure(case: Case, limits: Limits, seconds: float) -> dict[str, Any]:
         "gaussians": case.gaussians,
         "size": case.size,
         "cameras": case.cameras,
+        "large": case.large,
         "ms": ms,
         "best_ms": best,
         "blending_ms": blending,
@@ -397,7 +398,7 @@ def main(s: Settings) -> None:
     if wanted(s, "workload"):
         keep("workload", workload(s.seconds))
     grid = (Case(n, size, v) for v in s.cameras for n in s.gaussians for size in s.sizes)
-    for case in (Case(2_000, 64, 8), *grid):
+    for case in (Case(2_000, 64, 8), Case(1_000, 512, 1, large=4), *grid):
         if not wanted(s, case.name):
             continue
         if case.cameras * case.gaussians > s.most:

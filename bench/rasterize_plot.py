@@ -26,7 +26,8 @@ def short(n: int) -> str:
 
 
 def main(s: Settings) -> None:
-    rows = [x for x in json.loads(s.json.read_text())["cases"].values() if "blending_ms" in x and x["gaussians"] != 2_000]
+    cases = json.loads(s.json.read_text())["cases"].values()
+    rows = [x for x in cases if "blending_ms" in x and x["gaussians"] != 2_000 and x.get("large", 1) == 1]
     figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), sharey=True)
 
     def draw(axis, x: str, line: str, chosen: Callable[[dict[str, Any]], bool], label: Callable[[int], str]) -> None:

@@ -25,16 +25,18 @@ class Case:
     gaussians: int
     size: int
     cameras: int
+    large: float = 1.0
+    """A factor on the Gaussians' size: large ones overlap, and little but blending is left."""
 
     @property
     def name(self) -> str:
         n = f"{self.gaussians // 1_000_000}M" if self.gaussians >= 1_000_000 else f"{self.gaussians // 1000}k"
-        return f"{n}@{self.size}" + (f"x{self.cameras}" if self.cameras > 1 else "")
+        return f"{n}@{self.size}" + f"x{self.cameras}" * (self.cameras > 1) + "large" * (self.large > 1)
 
     @property
     def pixels(self) -> float:
         """The size of a Gaussian on the screen, as a standard deviation: about 3 at 128 pixels, less where there are many."""
-        return 3 * self.size / 128 * math.sqrt(min(1.0, 10_000 / self.gaussians))
+        return self.large * 3 * self.size / 128 * math.sqrt(min(1.0, 10_000 / self.gaussians))
 
     def scene(self) -> tuple[list[Tensor], Cameras]:
         """Means, quats, scales, opacities and colours (harmonics of degree 0), spread over the middle of every image."""
