@@ -13,6 +13,8 @@ USAGE = """rl3d makes 3D objects from text, and teaches them with rewards.
   rl3d finetune draft                teach the prior    (rl3d finetune --help: the lessons)
   rl3d resume runs/a-red-mug         continue a run that was stopped
   rl3d evaluate                      generate and score held-out prompts
+  rl3d view runs                     look at runs in the browser, finished or still running
+  rl3d export runs/a-red-mug         meshes, splats, films, a page to share (rl3d export --help)
   rl3d score runs/a-red-mug          score any asset with any rewards
   rl3d reward train pairs.jsonl      make a reward of recorded preferences
   rl3d world build FOLDER            render your own captioned meshes, to train on  (also: rl3d world fetch, train)
@@ -20,7 +22,7 @@ USAGE = """rl3d makes 3D objects from text, and teaches them with rewards.
   rl3d doctor                        say what works on this machine
 """
 
-COMMANDS = ("generate", "finetune", "resume", "evaluate", "score", "reward", "world", "recipes", "doctor")
+COMMANDS = ("generate", "finetune", "resume", "view", "export", "evaluate", "score", "reward", "world", "recipes", "doctor")
 """Each a module of ``rl3d.commands``, imported when it is asked for."""
 
 
