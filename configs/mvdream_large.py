@@ -1,4 +1,4 @@
-"""MVDream with its own weights, from a folder in diffusers' layout: a recipe for a GPU."""
+"""MVDream with its own weights: a recipe for a GPU."""
 
 from rl3d.cameras import RandomOrbit
 from rl3d.priors.stable_diffusion import StableDiffusion
@@ -8,8 +8,8 @@ from rl3d.terms.distillation import Distill
 from rl3d.terms.regularise import Solid
 
 recipe = Recipe(
-    about="score distillation from MVDream's own weights (--prior.folder), from a gray ball; for a GPU",
-    prior=StableDiffusion("mvdream-sd2.1-diffusers", dtype="float16"),
+    about="score distillation from MVDream's own weights, from a gray ball; for a GPU",
+    prior=StableDiffusion("mvdream", dtype="float16"),
     draw=None,
     start=Ball(4000),
     rig=RandomOrbit(elevation_max_deg=30.0, distance=3.2, size=256),

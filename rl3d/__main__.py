@@ -18,11 +18,25 @@ USAGE = """rl3d makes 3D objects from text, and teaches them with rewards.
   rl3d score runs/a-red-mug          score any asset with any rewards
   rl3d reward train pairs.jsonl      make a reward of recorded preferences
   rl3d world build FOLDER            render your own captioned meshes, to train on  (also: rl3d world fetch, train)
+  rl3d weights list                  the published models it can use; get and check them
   rl3d recipes                       list the recipes
   rl3d doctor                        say what works on this machine
 """
 
-COMMANDS = ("generate", "finetune", "resume", "view", "export", "evaluate", "score", "reward", "world", "recipes", "doctor")
+COMMANDS = (
+    "generate",
+    "finetune",
+    "resume",
+    "view",
+    "export",
+    "evaluate",
+    "score",
+    "reward",
+    "world",
+    "weights",
+    "recipes",
+    "doctor",
+)
 """Each a module of ``rl3d.commands``, imported when it is asked for."""
 
 

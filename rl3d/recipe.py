@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from rl3d.cameras import Orbit, RandomOrbit, Rig
+from rl3d.cards import CARDS
+from rl3d.hub import cached
 from rl3d.priors.embedded import Embedded
 from rl3d.priors.stable_diffusion import StableDiffusion
 from rl3d.protocols import RewardPart, Term
@@ -222,7 +224,27 @@ def comparison(recipe: Recipe) -> str:
     lines = [recipe.about, *beside(recipe, recipe.paper)]
     price = cost(recipe)
     each = f"{price.draw:.0f} to draw and {price.step:.1f} in each of {recipe.steps} steps"
-    return "\n".join([*lines, "", f"cost: {price.total:.0f} passes of the prior's network: {each}"])
+    lines += ["", f"cost: {price.total:.0f} passes of the prior's network: {each}"]
+    return "\n".join([*lines, *(_card(name) for name in published(recipe))])
+
+
+def published(value: object) -> list[str]:
+    """The names of published models (:data:`rl3d.cards.CARDS`) that a value's parts name, each once."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = [getattr(value, f.name) for f in dataclasses.fields(value)]
+    elif isinstance(value, Mapping):
+        parts = list(value.values())
+    elif isinstance(value, (list, tuple)):
+        parts = list(value)
+    else:
+        return [value] if isinstance(value, str) and value in CARDS else []
+    return list(dict.fromkeys(name for part in parts for name in published(part)))
+
+
+def _card(name: str) -> str:
+    card, here = CARDS[name], cached(name)
+    where = f"in {here}" if here else f"to download from {card.sources[0]}"
+    return f"weights: {name}, {where}: about {card.gigabytes:g} GB; {card.licence}{' (gated)' if card.gated else ''}"
 
 
 def beside(value: object, paper: Paper | None) -> list[str]:

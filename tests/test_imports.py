@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = [
-    {"files", "hub", "math", "team", "types"},
+    {"cards", "files", "hub", "math", "team", "types"},
     {"cameras", "protocols", "scene"},
     {"render"},
     {"geometry"},
@@ -32,6 +32,8 @@ LAYERS = [
 
 SIDEWAYS = {
     ("math", "types"),
+    ("hub", "cards"),
+    ("hub", "files"),
     ("protocols", "cameras"),
     ("evaluate", "export"),
     ("generate", "doctor"),

@@ -38,6 +38,7 @@ class StableDiffusion:
     """A prior from a folder: of Stable Diffusion 1.5, 2.1, XL or 3, or of MVDream, in diffusers' layout."""
 
     folder: str
+    """A folder, or a published model by its name (`rl3d weights list`), which is downloaded if it is not here."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """What the network and the text encoders compute in; the autoencoder always takes float32."""
     sides: bool = True

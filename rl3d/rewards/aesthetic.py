@@ -23,7 +23,7 @@ class Aesthetic:
     """A head from a file, and the encoder whose features it was trained on."""
 
     head: str
-    """The file, as published."""
+    """"aesthetic", which is downloaded; or a file, as safetensors."""
     clip: Clip = field(default_factory=lambda: Clip("ViT-L-14", "openai"))
     relu: bool = False
     """Whether the head was trained with rectifiers between its layers; the published ones were not."""

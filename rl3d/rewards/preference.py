@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rl3d.hub import find_model
 from rl3d.protocols import RewardInfo, Shown
 from rl3d.rewards.base import judged, look
 from rl3d.rewards.clip import GRAY, Background, ClipReward
@@ -27,7 +28,7 @@ class Hps:
     """
 
     file: str
-    """``HPS_v2_compressed.pt`` or ``HPS_v2.1_compressed.pt``, or the same as safetensors."""
+    """"hps-2.1" or "hps-2.0", which are downloaded; or a file: ``HPS_v2.1_compressed.pt``, or the same as safetensors."""
     architecture: str = "ViT-H-14"
     """open_clip's name of it, or ``local-dir:`` and a folder with a config."""
 
@@ -63,7 +64,7 @@ class PickScore:
     """PickScore v1 (Kirstain et al. 2023): a CLIP-H in transformers' format, fine-tuned on choices of users."""
 
     folder: str
-    """With ``config.json`` and weights."""
+    """"pickscore", which is downloaded; or a folder with ``config.json`` and weights."""
     processor: str = ""
     """The folder of tokenizer and preprocessing (published with laion/CLIP-ViT-H-14-laion2B-s32B-b79K); the same if empty."""
 
@@ -75,9 +76,10 @@ class PickScore:
         """
         from transformers import AutoTokenizer, CLIPModel
 
-        other = Path(self.processor or self.folder)
+        folder = _folder(self.folder)
+        other = _folder(self.processor) if self.processor else folder
         try:
-            model = CLIPModel.from_pretrained(self.folder, local_files_only=True)
+            model = CLIPModel.from_pretrained(folder, local_files_only=True)
             tokenizer = AutoTokenizer.from_pretrained(other, local_files_only=True)
             about = json.loads((other / "preprocessor_config.json").read_text())
         except Exception as error:  # transformers, safetensors and tokenizers each raise their own
@@ -131,6 +133,10 @@ class PickScoreReward(nn.Module):
         return self.model.config.text_config.max_position_embeddings  # pyright: ignore[reportReturnType]
 
 
+def _folder(name: str) -> Path:
+    return Path(name) if Path(name).is_dir() else find_model(name)
+
+
 def _features(found) -> Tensor:
     """The projected features, which transformers 5 wraps in an object."""
     return found if isinstance(found, Tensor) else found.pooler_output
@@ -147,7 +153,7 @@ class ImageReward:
     """ImageReward v1.0 (Xu et al. 2023, sec. 2): BLIP, whose text tower looks at the picture, and a head."""
 
     file: str
-    """``ImageReward.pt``, or the same as safetensors. Its architecture is read off its shapes."""
+    """"imagereward", which is downloaded; or a file, as safetensors. Its architecture is read off its shapes."""
     tokenizer: str
     """A folder with the tokenizer of bert-base-uncased."""
 

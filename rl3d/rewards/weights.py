@@ -8,28 +8,60 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from rl3d.cards import CARDS
+from rl3d.files import write_whole
+from rl3d.hub import find_file, sha256
 
-def read_weights(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file, or of a ``.pt``, ``.pth`` or ``.bin`` file that holds nothing but tensors.
+PUBLISHED = frozenset(digest for card in CARDS.values() for digest in card.sha256.values())
+"""Hashes of published weight files."""
 
-    A state under the key "state_dict" or "model" is taken out; "module." in front of all names is dropped.
+
+def read_weights(name: Path | str) -> dict[str, Tensor]:
+    """The tensors of a weight file: a path, or the name of a published model (:func:`rl3d.hub.find_file`).
+
+    ``.safetensors`` can hold nothing but tensors. ``.pt``, ``.pth`` and ``.bin`` may hold anything, and are read only if their
+    hash is that of a published file, and even then as tensors alone.
 
     Raises:
-        ValueError: if the file is missing or holds anything else.
+        ValueError: if the file is missing, broken, of a kind that is not read, or holds anything else.
     """
-    path = Path(path)
+    path = find_file(str(name))
+    if path.suffix != ".safetensors" and sha256(path) not in PUBLISHED:
+        fix = f"`rl3d weights convert {path} {path.stem}.safetensors` makes safetensors of it, in a process of its own"
+        raise ValueError(f"{path} is no published file that rl3d knows by its hash, and its kind may run anything: {fix}")
+    return _named(path, trust=False)
+
+
+def convert(path: Path, out: Path, *, trust: bool = False) -> None:
+    """Write the tensors of a ``.pt``, ``.pth`` or ``.bin`` file as safetensors, whole or not at all.
+
+    ``trust`` runs what the file says, where it holds more than tensors.
+
+    Raises:
+        ValueError: if the file is missing, broken, or holds anything else.
+    """
+    from safetensors.torch import save
+
     if not path.is_file():
-        raise ValueError(f"there is no weight file {path}: download it from the model's own page, and name it")
+        raise ValueError(f"there is no file {path}")
+    if out.suffix != ".safetensors":
+        raise ValueError(f"name the result with the ending .safetensors, got {out}")
+    # Tensors that share memory are no matter here, and safetensors refuses them.
+    write_whole(out, save({name: x.clone().contiguous() for name, x in _named(path, trust=trust).items()}))
+
+
+def _named(path: Path, *, trust: bool) -> dict[str, Tensor]:
+    """Tensors by their names; a state under "state_dict" or "model" is taken out, "module." before all names is dropped."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             found = load_file(path)
         else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            found = torch.load(path, map_location="cpu", weights_only=not trust)
     except Exception as error:  # pickle, zipfile, torch and safetensors each raise their own
-        fix = "it must hold tensors alone; convert it to safetensors on a machine that may run it"
-        raise ValueError(f"cannot read {path}: {type(error).__name__}: {error}; {fix}") from error
+        fix = "it must hold tensors alone; if you trust whom it is from: rl3d weights convert --trust"
+        raise ValueError(f"cannot read {path}: {type(error).__name__}: {str(error).splitlines()[0]}; {fix}") from error
     for key in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]

@@ -9,8 +9,17 @@ from safetensors.torch import save_file
 from stub import serving
 from torch import nn
 
+from rl3d.hub import sha256
+from rl3d.rewards import weights
 from rl3d.rewards.trained import ABOUT, HEAD, Head
 from rl3d.train import towers
+
+
+def published(path):
+    """Count a file among those whose hash is known, as the tiny models' would be if they were published."""
+    weights.PUBLISHED |= {sha256(path)}
+    return path
+
 
 WORDS = ("a", "blue", "on", "red", "mug", "cube", "front", "side", "back", "overhead", "view", "blurry")
 
@@ -34,7 +43,7 @@ def linear_head(tmp_path_factory):
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("head") / "sa_0_4_tiny_linear.pth"
     torch.save(nn.Linear(8, 1).state_dict(), path)
-    return path
+    return published(path)
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +62,7 @@ def deep_head(tmp_path_factory):
     """LAION's second head: five layers with dropout between the first ones, as named in its file."""
     path = tmp_path_factory.mktemp("head") / "tiny-linearMSE.pth"
     torch.save({f"layers.{k}": v for k, v in stack(8).state_dict().items()}, path)
-    return path
+    return published(path)
 
 
 def stack(width: int) -> nn.Sequential:
@@ -85,7 +94,7 @@ def hps_files(tmp_path_factory):
     torch.manual_seed(3)
     model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
     torch.save({"epoch": 0, "state_dict": {k: v.half() for k, v in model.state_dict().items()}}, folder / "HPS_tiny.pt")
-    return folder / "HPS_tiny.pt", f"local-dir:{folder}"
+    return published(folder / "HPS_tiny.pt"), f"local-dir:{folder}"
 
 
 @pytest.fixture(scope="session")
@@ -132,18 +141,18 @@ def imagereward_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("imagereward") / "ImageReward.pt"
     torch.manual_seed(5)
     width, hidden, vocabulary = 64, 64, 5 + len(WORDS)
-    weights: dict[str, torch.Tensor] = {}
+    made: dict[str, torch.Tensor] = {}
 
     def linear(name: str, out: int, into: int):
-        weights[f"{name}.weight"], weights[f"{name}.bias"] = torch.randn(out, into) / into**0.5, 0.1 * torch.randn(out)
+        made[f"{name}.weight"], made[f"{name}.bias"] = torch.randn(out, into) / into**0.5, 0.1 * torch.randn(out)
 
     def norm(name: str, size: int):
-        weights[f"{name}.weight"], weights[f"{name}.bias"] = 1 + 0.1 * torch.randn(size), 0.1 * torch.randn(size)
+        made[f"{name}.weight"], made[f"{name}.bias"] = 1 + 0.1 * torch.randn(size), 0.1 * torch.randn(size)
 
     sight, words = "blip.visual_encoder", "blip.text_encoder"
-    weights[f"{sight}.cls_token"], weights[f"{sight}.pos_embed"] = torch.randn(1, 1, width), torch.randn(1, 5, width)
-    weights[f"{sight}.patch_embed.proj.weight"] = torch.randn(width, 3, 8, 8) / 14
-    weights[f"{sight}.patch_embed.proj.bias"] = torch.randn(width)
+    made[f"{sight}.cls_token"], made[f"{sight}.pos_embed"] = torch.randn(1, 1, width), torch.randn(1, 5, width)
+    made[f"{sight}.patch_embed.proj.weight"] = torch.randn(width, 3, 8, 8) / 14
+    made[f"{sight}.patch_embed.proj.bias"] = torch.randn(width)
     for i in range(2):
         block = f"{sight}.blocks.{i}"
         norm(f"{block}.norm1", width)
@@ -153,9 +162,9 @@ def imagereward_file(tmp_path_factory):
         linear(f"{block}.mlp.fc1", 96, width)
         linear(f"{block}.mlp.fc2", width, 96)
     norm(f"{sight}.norm", width)
-    weights[f"{words}.embeddings.position_ids"] = torch.arange(40)[None]
-    weights[f"{words}.embeddings.word_embeddings.weight"] = torch.randn(vocabulary, hidden)
-    weights[f"{words}.embeddings.position_embeddings.weight"] = torch.randn(40, hidden)
+    made[f"{words}.embeddings.position_ids"] = torch.arange(40)[None]
+    made[f"{words}.embeddings.word_embeddings.weight"] = torch.randn(vocabulary, hidden)
+    made[f"{words}.embeddings.position_embeddings.weight"] = torch.randn(40, hidden)
     norm(f"{words}.embeddings.LayerNorm", hidden)
     for i in range(2):
         layer = f"{words}.encoder.layer.{i}"
@@ -171,9 +180,9 @@ def imagereward_file(tmp_path_factory):
     # Projections of BLIP's pre-training, which the reward does not use.
     linear("blip.vision_proj", 8, width)
     linear("blip.text_proj", 8, hidden)
-    weights |= {f"mlp.layers.{k}": v for k, v in stack(hidden).state_dict().items()}
-    torch.save(weights, path)
-    return path
+    made |= {f"mlp.layers.{k}": v for k, v in stack(hidden).state_dict().items()}
+    torch.save(made, path)
+    return published(path)
 
 
 @pytest.fixture(scope="session")

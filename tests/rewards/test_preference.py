@@ -6,15 +6,17 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import stack
+from safetensors.torch import save_file
 from torch.nn import functional as F
 from world import random_views
 
+from rl3d.__main__ import main
 from rl3d.cameras import worded
 from rl3d.rewards.aesthetic import Aesthetic
 from rl3d.rewards.clip import Clip
 from rl3d.rewards.preference import Hps, ImageReward, PickScore
 from rl3d.rewards.resize import fit
-from rl3d.rewards.weights import read_weights
+from rl3d.rewards.weights import convert, read_weights
 from rl3d.types import Prompt, Views
 
 PROMPTS = [Prompt("a red mug"), Prompt("a blue cube on a red cube")]
@@ -53,9 +55,9 @@ def test_heads_are_what_their_files_say(clip_folder, linear_head, deep_head):
 
 
 def test_heads_for_other_features_are_refused(clip_folder, tmp_path):
-    torch.save(torch.nn.Linear(5, 1).state_dict(), tmp_path / "head.pth")
+    save_file(torch.nn.Linear(5, 1).state_dict(), tmp_path / "head.safetensors")
     with pytest.raises(ValueError, match=r"features of 5 numbers.* has 8"):
-        Aesthetic(str(tmp_path / "head.pth"), Clip(str(clip_folder))).build()
+        Aesthetic(str(tmp_path / "head.safetensors"), Clip(str(clip_folder))).build()
 
 
 class _Evil:
@@ -69,7 +71,22 @@ def test_files_are_never_run(tmp_path, capsys):
     for name in ("evil.pth", "zipped.pth", "missing.pth"):
         with pytest.raises(ValueError, match=name):
             read_weights(tmp_path / name)
+        with pytest.raises(ValueError, match=name):
+            convert(tmp_path / name, tmp_path / "out.safetensors")
     assert "run" not in capsys.readouterr().out
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_files_of_no_known_hash_are_converted_first(tmp_path, monkeypatch):
+    head = torch.nn.Linear(5, 1).state_dict()
+    torch.save({"state_dict": {f"module.{k}": v for k, v in head.items()}}, tmp_path / "head.pth")
+    with pytest.raises(ValueError, match=r"rl3d weights convert .*head.pth head.safetensors"):
+        read_weights(tmp_path / "head.pth")
+    monkeypatch.chdir(tmp_path)
+    main(["weights", "convert", "head.pth", "head.safetensors"])
+    torch.testing.assert_close(read_weights(tmp_path / "head.safetensors"), dict(head))
+    with pytest.raises(SystemExit):
+        main(["weights", "convert", "missing.pth", "other.safetensors"])
 
 
 def test_hps_is_a_cosine_of_padded_views(hps_files):
