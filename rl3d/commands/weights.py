@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 from tyro.conf import Positional
 
 from rl3d.cards import CARDS
@@ -58,15 +56,10 @@ def main(words: list[str]) -> None:
 
 
 def _list() -> None:
-    table = Table(box=None, pad_edge=False)
-    for title in ("name", "what", "GB", "licence", "from", "here"):
-        table.add_column(title, overflow="fold", no_wrap=title in ("name", "GB", "here"))
     for name, card in CARDS.items():
-        gate = " (gated)" if card.gated else ""
-        here = "yes" if cached(name) is not None else "-"
-        sources = "\n".join(source.split("@")[0] for source in card.sources)
-        table.add_row(name, card.about, f"{card.gigabytes:g}", card.licence + gate, sources, here)
-    Console(width=None).print(table, highlight=False)
+        here = "here" if cached(name) is not None else f"{card.gigabytes:g} GB"
+        print(f"{name:12} {here:>8}  {card.about}")
+        print(f"{'':23}{card.licence}{' (gated)' if card.gated else ''}; {', '.join(s.split('@')[0] for s in card.sources)}")
 
 
 def _get(names: tuple[str, ...]) -> None:
