@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = [
     {"cards", "files", "hub", "math", "team", "types"},
-    {"cameras", "protocols", "scene"},
+    {"cameras", "interop", "protocols", "scene"},
     {"render"},
     {"geometry"},
     {"toybox"},
