@@ -25,6 +25,7 @@ from rl3d.cameras import worded
 from rl3d.hub import find_model
 from rl3d.math import Level
 from rl3d.priors.parametrisations import clean_from_flow, clean_from_noise, clean_from_velocity
+from rl3d.priors.reading import Kept, Read, encode
 from rl3d.priors.sampling import guide
 from rl3d.protocols import PriorInfo
 from rl3d.types import Cameras, Prompt, Views
@@ -45,6 +46,11 @@ class StableDiffusion:
     """Tell priors that know no cameras in words from where the object is seen."""
     suffix: str | None = None
     """Put behind every prompt; None takes ", 3d asset" for MVDream, which was trained with it, and nothing for others."""
+    low_memory: bool = False
+    """Take less memory and more time: text encoders are loaded for prompts that were never read, and leave at once (what they
+    made of them is kept on disk); the autoencoder takes one picture at a time; gradients through the network compute again
+    what lies within its blocks.
+    """
     background: float = 0.5
     """The gray that views are laid over, since these priors know no alpha."""
     distance: float = 3.2
@@ -58,14 +64,16 @@ class StableDiffusion:
         """Load it, frozen."""
         folder = find_model(self.folder)
         kind, dtype = kind_of(folder), getattr(torch, self.dtype)
+        load = _mvdream if kind == "MVDreamPipeline" else _pipeline
         try:
-            pipe = _mvdream(folder, dtype) if kind == "MVDreamPipeline" else _pipeline(folder, kind, dtype)
+            pipe = load(folder, kind, dtype, ("network",) if self.low_memory else ("network", "texts"))
         except (OSError, KeyError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"cannot load {folder} as {kind}: {type(error).__name__}: {error}; it needs what diffusers' save_pretrained "
                 "writes, as safetensors"
             ) from error
-        return StableDiffusionPrior(pipe, self).requires_grad_(False).eval().to(device)
+        kept = Kept(folder, lambda: load(folder, kind, dtype, ("texts",))) if self.low_memory else None
+        return StableDiffusionPrior(pipe, self, kept).requires_grad_(False).eval().to(device)
 
 
 def kind_of(folder: Path) -> str:
@@ -95,23 +103,27 @@ class StableDiffusionPrior(nn.Module):
 
     info: PriorInfo
 
-    def __init__(self, pipe: Any, value: StableDiffusion):
+    def __init__(self, pipe: Any, value: StableDiffusion, kept: Kept | None = None):
+        """``kept`` reads texts where the pipeline has no text encoders."""
         super().__init__()
-        self.value, self._pipe = value, [pipe]  # in a list, so that nothing is registered twice
+        self.value, self._memory, self._pipe = value, kept, [pipe]  # in a list, so that nothing is registered twice
         self.is_flow = hasattr(pipe, "transformer")
         self.net: nn.Module = pipe.transformer if self.is_flow else pipe.unet
         self.vae = pipe.vae.float()
         parts = ("text_encoder", "text_encoder_2", "text_encoder_3")
         self.readers = nn.ModuleDict({name: getattr(pipe, name) for name in parts if getattr(pipe, name, None) is not None})
-        self._told: dict[str, tuple[Tensor, Tensor | None]] = {}
+        self._told: dict[str, Read] = {}
         self.predicts = "flow" if self.is_flow else pipe.scheduler.config.prediction_type
         if self.predicts not in _CLEAN:
             raise ValueError(f"its scheduler says prediction_type {self.predicts!r}; known are {', '.join(_CLEAN)}")
         if not self.is_flow:
             from diffusers import DDIMScheduler
 
-            kept = DDIMScheduler.from_config(pipe.scheduler.config).alphas_cumprod.double().clamp(1e-12, 1 - 1e-12).numpy()
-            self._log_snr = np.log(kept / (1 - kept)) / 2
+            clean = DDIMScheduler.from_config(pipe.scheduler.config).alphas_cumprod.double().clamp(1e-12, 1 - 1e-12).numpy()
+            self._log_snr = np.log(clean / (1 - clean)) / 2
+        if value.low_memory:
+            self.vae.enable_slicing()
+            self.net.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
         config: Any = self.net.config
         self.knows_cameras = getattr(config, "class_embed_type", None) == "projection"
         size = config.sample_size if isinstance(config.sample_size, int) else config.sample_size[0]
@@ -156,9 +168,8 @@ class StableDiffusionPrior(nn.Module):
             if len(self._told) > 1000:  # of a long training
                 self._told.clear()
                 new = sorted(set(texts))
-            found = _encode(self._pipe[0], new, self.vae.device)
-            for i, text in enumerate(new):
-                self._told[text] = found[0][i], None if found[1] is None else found[1][i]
+            found = self._memory.read(new) if self._memory else encode(self._pipe[0], new, self.vae.device)
+            self._told |= dict(zip(new, found, strict=True))
         device = self.vae.device
         rows = [self._told[text] for text in texts]
         pooled = None if rows[0][1] is None else torch.stack([row[1] for row in rows]).to(device)  # pyright: ignore
@@ -249,21 +260,6 @@ _CLEAN: dict[str, Callable[[Latents, Latents, Level], Latents]] = {
 }
 
 
-def _encode(pipe: Any, texts: list[str], device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """What a pipeline makes of texts, and their pooled embeddings where it makes some."""
-    how = {"device": device, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
-    if hasattr(pipe, "transformer"):
-        text, _, pooled, _ = pipe.encode_prompt(texts, None, None, **how)
-    elif hasattr(pipe, "text_encoder_2"):
-        text, _, pooled, _ = pipe.encode_prompt(texts, **how)
-        if pipe.config.force_zeros_for_empty_prompt:
-            empty = torch.tensor([text == "" for text in texts], device=device)
-            text, pooled = text.masked_fill(empty[:, None, None], 0), pooled.masked_fill(empty[:, None], 0)
-    else:
-        (text, _), pooled = pipe.encode_prompt(texts, **how), None
-    return text.float(), None if pooled is None else pooled.float()
-
-
 def _poses(cameras: Cameras) -> Float[Tensor, "b v 16"]:
     """Cameras as MVDream is told them: world from camera with OpenGL's axes, rows first, and the centre on the unit sphere.
 
@@ -277,14 +273,25 @@ def _poses(cameras: Cameras) -> Float[Tensor, "b v 16"]:
 # ---- loading
 
 
-def _pipeline(folder: Path, kind: str, dtype: torch.dtype) -> Any:
-    """Load a pipeline of diffusers from disk, from safetensors alone: pickles may run anything."""
+Half = Literal["network", "texts"]
+"""Of a pipeline: the network and the autoencoder, or what reads prompts."""
+
+
+def _pipeline(folder: Path, kind: str, dtype: torch.dtype, halves: tuple[Half, ...]) -> Any:
+    """Load a pipeline of diffusers from disk, or half of it, from safetensors alone: pickles may run anything."""
     import diffusers
 
     plain = [f for f in (folder / "vae").glob("*.safetensors") if ".fp16." not in f.name]
     index = json.loads((folder / "model_index.json").read_text())
     how: dict[str, Any] = {name: None for name, part in index.items() if part == [None, None]}  # SD 3 without its T5
     how |= {} if plain else {"variant": "fp16"}
+    parts = {"texts": ("text_encoder", "tokenizer"), "network": ("unet", "transformer", "vae")}
+    how |= {name: None for half, names in parts.items() if half not in halves for name in index if name.startswith(names)}
+    if "transformer" in how:  # SD 3 asks its network how wide the words of a missing T5 would be
+        with torch.device("meta"):
+            how["transformer"] = diffusers.SD3Transformer2DModel.from_config(
+                json.loads((folder / "transformer" / "config.json").read_text())
+            )
     if kind == "StableDiffusionPipeline":
         how |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     pipe = getattr(diffusers, kind)
@@ -306,16 +313,31 @@ class AcrossViews:
         return self.attend(attn, together).unflatten(1, (self.views, -1)).flatten(0, 1)
 
 
-def _mvdream(folder: Path, dtype: torch.dtype) -> Any:
-    """Load MVDream's parts, with its network as a UNet of diffusers.
+def _mvdream(folder: Path, kind: str, dtype: torch.dtype, halves: tuple[Half, ...]) -> Any:
+    """Load MVDream's parts, or half of them, as a pipeline of Stable Diffusion."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    parts: dict[str, Any] = dict.fromkeys(("vae", "unet", "text_encoder", "tokenizer", "safety_checker", "feature_extractor"))
+    if "network" in halves:
+        parts["vae"] = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=dtype)
+        parts["unet"] = nn.Module.to(_mvdream_unet(folder), dtype)
+    if "texts" in halves:
+        parts["text_encoder"] = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype)
+        parts["tokenizer"] = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    scheduler: Any = DDIMScheduler.from_pretrained(folder / "scheduler")
+    return StableDiffusionPipeline(**parts, scheduler=scheduler, requires_safety_checker=False)
+
+
+def _mvdream_unet(folder: Path) -> nn.Module:
+    """MVDream's network as a UNet of diffusers.
 
     Its file names weights as the original implementation does. Its camera embedding is what diffusers calls a projected class
     embedding, and only self-attention differs (:class:`AcrossViews`).
     """
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import UNet2DConditionModel
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
     from safetensors.torch import load_file
-    from transformers import CLIPTextModel, CLIPTokenizer
 
     said = json.loads((folder / "unet" / "config.json").read_text())
     widths = [said["model_channels"] * factor for factor in said["channel_mult"]]
@@ -344,13 +366,4 @@ def _mvdream(folder: Path, dtype: torch.dtype) -> Any:
     for name, module in unet.named_modules():
         if name.endswith(".attn1"):
             module.set_processor(processor)  # pyright: ignore[reportCallIssue]
-    return StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=dtype),
-        text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype),
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
-        unet=nn.Module.to(unet, dtype),  # pyright: ignore[reportArgumentType]
-        scheduler=DDIMScheduler.from_pretrained(folder / "scheduler"),  # pyright: ignore[reportArgumentType]
-        safety_checker=None,  # pyright: ignore[reportArgumentType]
-        feature_extractor=None,  # pyright: ignore[reportArgumentType]
-        requires_safety_checker=False,
-    )
+    return unet

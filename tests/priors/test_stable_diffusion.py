@@ -215,3 +215,36 @@ def test_folders_that_hold_no_known_prior_are_refused(tmp_path, folders):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     with pytest.raises(ValueError, match="cannot load"):
         StableDiffusion(str(tmp_path)).build()
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_low_memory_is_the_same_prior(folders, name, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    value = StableDiffusion(str(folders[name]))
+    plain, small = value.build(), replace(value, low_memory=True).build()
+    assert not small.readers, "no text encoder stays"
+    cameras, level = Orbit(4).cameras(), level_at(0.6)
+    told, same = plain.embed(PROMPTS, cameras), small.embed(PROMPTS, cameras)
+    torch.testing.assert_close(same.text, told.text)
+    noisy, x = noise().requires_grad_(), noise().requires_grad_()
+    torch.testing.assert_close(small.predict(noisy, level, same), plain.predict(x, level, told))
+    for prior, leaf, condition in ((plain, x, told), (small, noisy, same)):
+        prior.predict(leaf, level, condition).square().sum().backward()
+    torch.testing.assert_close(noisy.grad, x.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(small.decode(noise(), cameras).rgb, plain.decode(noise(), cameras).rgb, rtol=1e-4, atol=1e-5)
+
+
+def test_prompts_are_read_once_and_again_when_what_is_kept_is_damaged(folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    value = StableDiffusion(str(folders["sd"]), low_memory=True, sides=False)
+    cameras = Orbit(2).cameras()
+    first = value.build().embed(PROMPTS, cameras).text
+    kept = sorted((tmp_path / "rl3d" / "prompts").iterdir())
+    assert len(kept) == 4, "two prompts, nothing, and a negative one"
+    monkeypatch.setattr("rl3d.priors.reading.encode", lambda *_: pytest.fail("an encoder was asked again"))
+    torch.testing.assert_close(value.build().embed(PROMPTS, cameras).text, first)
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:20])
+    torch.testing.assert_close(value.build().embed(PROMPTS, cameras).text, first)
