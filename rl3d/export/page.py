@@ -31,7 +31,8 @@ class Exhibit:
 
     title: str
     """Its prompt, or its name."""
-    thumbnail: UInt8[ndarray, "h w 3"]
+    thumbnail: UInt8[ndarray, "h w 4"]
+    """A picture with straight alpha."""
     splats: Splats | None = None
     mesh: trimesh.Trimesh | None = None
     """In our axes, with its texture or colours at its vertices."""
@@ -98,8 +99,11 @@ def _mesh(mesh: trimesh.Trimesh) -> dict[str, Any]:
         material = mesh.visual.material
         image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     textured = uv is not None and image is not None
-    colours = None if textured else np.asarray(mesh.visual.to_color().vertex_colors if uv is not None else
-                                               mesh.visual.vertex_colors)[:, :3]
+    colours = (
+        None
+        if textured
+        else np.asarray(mesh.visual.to_color().vertex_colors if uv is not None else mesh.visual.vertex_colors)[:, :3]
+    )
     return {
         "positions": table(np.asarray(mesh.vertices, np.float32), "u16"),
         "faces": {"type": "u32", "data": _text(np.asarray(mesh.faces, "<u4"))},

@@ -111,20 +111,31 @@ function describe(asset, modes) {
     return button;
   }));
   [...find("gallery").children].forEach((button, i) => (button.ariaPressed = String(i === asset)));
-  find("scores").replaceChildren(...scoreTable(asset));
+  find("scores").replaceChildren(...scoreTable(page.assets[asset]));
+  find("comparison").replaceChildren(...comparison(asset));
 }
 
-// Scores as rows, objects as columns; of several the chosen one stands out.
-function scoreTable(asset) {
+const say = (x) => (typeof x === "number" ? x.toFixed(3) : "–");
+const row = (name, cells, kind = "td") => make("tr", {}, name, ...cells.map((text) => make(kind, { textContent: text })));
+const label = (text, scope) => make("th", { scope, textContent: text });
+
+function scoreTable({ scores }) {
+  const rows = Object.entries(scores).map(([name, x]) => row(label(name, "row"), [say(x)]));
+  return rows.length ? [make("table", {}, make("caption", { textContent: "Scores" }), make("tbody", {}, ...rows))] : [];
+}
+
+// Of several objects: a row for each, a column for each score.
+function comparison(asset) {
   const names = [...new Set(page.assets.flatMap((a) => Object.keys(a.scores)))];
-  if (!names.length) return [];
-  const say = (x) => (typeof x === "number" ? x.toFixed(3) : "–");
-  const mark = (i) => (i === asset ? "now" : "");
-  const head = page.assets.length < 2 ? [] : [make("thead", {}, make("tr", {}, make("th"), ...page.assets.map((a, i) =>
-    make("th", { scope: "col", className: mark(i), textContent: a.title, title: a.title }))))];
-  const rows = names.map((name) => make("tr", {}, make("th", { scope: "row", textContent: name }),
-    ...page.assets.map((a, i) => make("td", { className: page.assets.length < 2 ? "" : mark(i), textContent: say(a.scores[name]) }))));
-  return [make("table", {}, make("caption", { textContent: "Scores" }), ...head, make("tbody", {}, ...rows))];
+  if (page.assets.length < 2 || !names.length) return [];
+  const rows = page.assets.map((a, i) => {
+    const choose = make("button", { type: "button", textContent: a.title, onclick: () => show(i, state.mode) });
+    const made = row(make("th", { scope: "row" }, choose), names.map((name) => say(a.scores[name])));
+    made.className = i === asset ? "now" : "";
+    return made;
+  });
+  const head = make("thead", {}, row(make("td"), names, "th"));
+  return [make("table", {}, make("caption", { textContent: "All scores" }), head, make("tbody", {}, ...rows))];
 }
 
 function buildGallery() {
