@@ -6,6 +6,7 @@ Numbers are stored in half precision: positions within the unit sphere to 0.0005
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -104,8 +105,36 @@ def read_snapshot(path: Path) -> Snapshot:
         raise ValueError(f"{path} is no snapshot of a scene, or damaged ({error})") from None
 
 
+def read_checkpoint(run: Run) -> Snapshot:
+    """Read the scene of a run's checkpoint, in full precision; of a search, the scene that leads. Nothing in the folder is run.
+
+    Raises:
+        ValueError: if there is no checkpoint, or it is damaged.
+    """
+    saved = run.load()
+    if saved is None:
+        raise ValueError(f"{run.folder} holds no checkpoint yet: wait, or continue with `rl3d resume {run.folder}`")
+    tensors, plain = saved
+    try:
+        within = f"{plain['order'][0]}/scene." if "order" in plain else "scene."
+        found = {name.removeprefix(within): x for name, x in tensors.items() if name.startswith(within)}
+        asked = json.loads((run.folder / "recipe.json").read_text())["scene"]
+        if asked["is"] == "Gaussians":
+            # How they learn, and what was noted of it, does not matter any more.
+            scene = _gaussians({f.name: found[f.name] for f in fields(Splats)}, {name: asked[name] for name in SEEN_BY})
+        else:
+            scene = _field(found, {name: asked[name] for name in asdict(Nerf())})
+        return Snapshot(plain["step"], scene)
+    except (OSError, KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"the checkpoint of {run.folder} and its recipe.json do not fit each other ({error})") from None
+
+
+SEEN_BY = {"eps2d": 0.3, "antialiased": False}
+"""The settings of Gaussians that pictures depend on."""
+
+
 def _gaussians(tensors: dict[str, Tensor], settings: dict[str, Any]) -> GaussianSplats:
-    known = _checked(settings, {"eps2d": 0.3, "antialiased": False})
+    known = _checked(settings, SEEN_BY)
     names = [f.name for f in fields(Splats)]
     if sorted(tensors) != sorted(names):
         raise ValueError(f"it has {', '.join(sorted(tensors)) or 'nothing'}, not {', '.join(names)}")
