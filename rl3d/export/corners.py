@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32, Int, Int32, Num, UInt8
 from numpy import ndarray
 from PIL import Image
 
+from rl3d.export.limits import FARTHEST
 from rl3d.render.mesh import corner_normals
 
 CREASE_DEG = 60.0
@@ -54,8 +55,9 @@ def corners(mesh: trimesh.Trimesh, metres: float = 1.0) -> Corners:
     if not len(mesh.faces):
         raise ValueError("there is no mesh to write: it has no faces")
     vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces)
-    if not np.isfinite(vertices).all():
-        raise ValueError("the mesh has vertices that are not finite numbers: make it again")
+    points = (metres * vertices).astype(np.float32)
+    if not np.abs(points).max() <= FARTHEST:
+        raise ValueError(f"the mesh has vertices that are not finite numbers, or beyond {FARTHEST:g} metres: make it again")
     colours = uv = texture = normal_map = None
     visual = mesh.visual
     if isinstance(visual, trimesh.visual.TextureVisuals):
@@ -65,8 +67,7 @@ def corners(mesh: trimesh.Trimesh, metres: float = 1.0) -> Corners:
             colours = np.broadcast_to(plain, (len(vertices), 3)).astype(np.uint8)
     elif visual.kind in ("vertex", "face"):
         colours = np.asarray(visual.vertex_colors)[:, :3].astype(np.uint8)
-    points = np.float32(metres * vertices)
-    key = points if colours is None else np.concatenate([points, np.float32(colours)], 1)
+    key = points if colours is None else np.concatenate([points, colours.astype(np.float32)], 1)
     first, index = weld(key)
     faces = index[faces].astype(np.int32)
     return Corners(
@@ -75,7 +76,7 @@ def corners(mesh: trimesh.Trimesh, metres: float = 1.0) -> Corners:
         # Of the places alone: a seam of colours is no crease.
         _normals(points[first], faces),
         None if colours is None else colours[first],
-        None if uv is None else np.float32(uv)[np.asarray(mesh.faces)],
+        None if uv is None else uv.astype(np.float32)[np.asarray(mesh.faces)],
         texture,
         normal_map,
     )
@@ -127,7 +128,7 @@ def texture_at(texels: UInt8[ndarray, "h w 3"], uv: Float[ndarray, "n 2"]) -> Fl
     place = np.asarray(uv, np.float64)
     x, y = place[:, 0] * w - 0.5, (1 - place[:, 1]) * h - 0.5
     left, top = np.floor(x), np.floor(y)
-    right, low = np.float32(x - left)[:, None], np.float32(y - top)[:, None]
+    right, low = (x - left).astype(np.float32)[:, None], (y - top).astype(np.float32)[:, None]
     columns, rows = [((left + i) % w).astype(np.int64) for i in (0, 1)], [((top + i) % h).astype(np.int64) for i in (0, 1)]
     upper = (1 - right) * texels[rows[0], columns[0]] + right * texels[rows[0], columns[1]]
     lower = (1 - right) * texels[rows[1], columns[0]] + right * texels[rows[1], columns[1]]

@@ -56,7 +56,9 @@ def glb_bytes(corners: Corners, name: str) -> bytes:
     material: dict[str, Any] = {"name": name, "pbrMetallicRoughness": surface, "doubleSided": not corners.watertight}
     pictures: list[Image.Image] = []
     if corners.texture is not None and corners.uv is not None:
-        uv = corners.uv.reshape(-1, 2)[first] * np.float32([1, -1]) + np.float32([0, 1])  # down from the top
+        uv = corners.uv.reshape(-1, 2)[first] * np.array([1, -1], np.float32) + np.array(
+            [0, 1], np.float32
+        )  # down from the top
         attributes["TEXCOORD_0"] = accessor(uv, FLOAT, "VEC2")
         pictures.append(corners.texture)
         surface["baseColorTexture"] = {"index": 0}

@@ -122,6 +122,24 @@ def _count(value: Any) -> int:
     return value
 
 
+@dataclass(frozen=True)
+class _Material:
+    """What we use of a material (3.9)."""
+
+    factor: Float[ndarray, "3"]
+    """Its colour in linear light."""
+    pictures: PBRMaterial | None
+    """Its texture, in which the factor is, and normal map."""
+    info: dict[str, Any]
+    """What the file says of the texture's use."""
+
+    @property
+    def uv(self) -> str:
+        """The attribute with the places in the texture."""
+        moved = self.info.get("extensions", {}).get("KHR_texture_transform", {})
+        return f"TEXCOORD_{moved.get('texCoord', self.info.get('texCoord', 0))}"
+
+
 @dataclass
 class _Reader:
     """What has been read so far of a file, once for all that use it, and how much."""
@@ -132,7 +150,7 @@ class _Reader:
     buffers: dict[int, bytes] = field(default_factory=dict)
     accessors: dict[int, ndarray] = field(default_factory=dict)
     pictures: dict[int, Image.Image] = field(default_factory=dict)
-    materials: dict[int, tuple[PBRMaterial, ndarray]] = field(default_factory=dict)
+    materials: dict[int | None, _Material] = field(default_factory=dict)
     corners: int = 0
     values: int = 0
     pixels: int = 0
@@ -204,22 +222,21 @@ class _Reader:
             self.pictures[index] = made
         return self.pictures[index]
 
-    def material(self, index: Any) -> tuple[PBRMaterial, Float[ndarray, "3"]]:
-        """A material with the pictures that we use, and its colour in linear light."""
+    def material(self, index: int | None) -> _Material:
+        """A material with what we use of it; None is the default one."""
         if index not in self.materials:
-            entry = _at(self.doc["materials"], index) if index is not None else {}
+            entry = {} if index is None else _at(self.doc["materials"], index)
             surface = entry.get("pbrMetallicRoughness", {})
             factor = np.clip(np.array(surface.get("baseColorFactor", (1, 1, 1, 1))[:3], np.float64).reshape(3), 0, 1)
-            texture = normal_map = None
-            if "baseColorTexture" in surface:
-                texture = self.picture(surface["baseColorTexture"])
+            info, pictures = surface.get("baseColorTexture"), None
+            if info is not None:
+                texture = self.picture(info)
                 if not np.all(factor == 1):
-                    levels = srgb_from_linear(linear_from_srgb(np.arange(256, dtype=np.uint8)) * factor[:, None])
-                    texture = texture.point(levels.reshape(-1).tolist())
-                if "normalTexture" in entry:
-                    normal_map = self.picture(entry["normalTexture"])
-            made = PBRMaterial(baseColorTexture=texture, normalTexture=normal_map, metallicFactor=0, roughnessFactor=1)
-            self.materials[index] = made, factor
+                    levels = linear_from_srgb(np.arange(256, dtype=np.uint8)) * factor[:, None]
+                    texture = texture.point(srgb_from_linear(levels).reshape(-1).tolist())
+                normal_map = self.picture(entry["normalTexture"]) if "normalTexture" in entry else None
+                pictures = PBRMaterial(baseColorTexture=texture, normalTexture=normal_map, metallicFactor=0, roughnessFactor=1)
+            self.materials[index] = _Material(factor, pictures, info or {})
         return self.materials[index]
 
     # ---- triangles
@@ -246,20 +263,15 @@ class _Reader:
         used, index = np.unique(faces, return_inverse=True)
         vertices = local[used].astype(np.float64) @ place[:3, :3].T + place[:3, 3]
         mesh = trimesh.Trimesh(vertices, index.reshape(-1, 3), process=False)
-        material, factor = self.material(entry.get("material"))
-        surface = _at(self.doc["materials"], entry["material"]).get("pbrMetallicRoughness", {}) if "material" in entry else {}
-        info = surface.get("baseColorTexture", {})
-        uv_name = f"TEXCOORD_{info.get('extensions', {}).get('KHR_texture_transform', info).get('texCoord', info.get('texCoord', 0))}"
-        if material.baseColorTexture is not None and uv_name in attributes:
-            uv = _moved(self.accessor(attributes[uv_name])[used].astype(np.float64), info)
-            mesh.visual = TextureVisuals(uv=np.stack([uv[:, 0], 1 - uv[:, 1]], 1), material=material)
-            return mesh
-        linear = np.broadcast_to(factor, (len(used), 3))
-        if "COLOR_0" in attributes:
-            linear = linear * self.accessor(attributes["COLOR_0"])[used, :3]
-        elif "material" not in entry:
-            return mesh
-        mesh.visual = ColorVisuals(mesh, vertex_colors=np.pad(srgb_from_linear(linear), ((0, 0), (0, 1)), constant_values=255))
+        material = self.material(entry.get("material"))
+        if material.pictures is not None and material.uv in attributes:
+            uv = _moved(self.accessor(attributes[material.uv])[used].astype(np.float64), material.info)
+            mesh.visual = TextureVisuals(uv=np.stack([uv[:, 0], 1 - uv[:, 1]], 1), material=material.pictures)
+        elif "COLOR_0" in attributes or "material" in entry:
+            linear = np.ones((len(used), 3)) * material.factor
+            if "COLOR_0" in attributes:
+                linear *= self.accessor(attributes["COLOR_0"])[used, :3]
+            mesh.visual = ColorVisuals(mesh, vertex_colors=srgb_from_linear(linear))
         return mesh
 
 

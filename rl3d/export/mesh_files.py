@@ -89,12 +89,13 @@ def _obj_files(made: Corners, name: str, stem: str) -> dict[str, bytes]:
     Colours of vertices stand behind their places, as MeshLab, Blender and trimesh read them.
     """
     if re.search(r"\s", stem):
-        raise ValueError(f"an OBJ's name has no spaces, since it names its other files: got {stem!r}, try {'_'.join(stem.split())}")
+        raise ValueError(
+            f"an OBJ's name has no spaces, since it names its other files: got {stem!r}, try {'_'.join(stem.split())}"
+        )
     points = made.points[:, GLTF_FROM_OURS]
     files: dict[str, bytes] = {}
     lines = ["# rl3d: y up, front along +z, metres"]
     if made.texture is not None:
-        # Ns, Ks: no highlight. norm is what readers of physically based MTLs know, map_Bump what older ones do.
         mtl = ["newmtl " + name, "Ka 0 0 0", "Kd 1 1 1", "Ks 0 0 0", "illum 1", f"map_Kd {stem}.png"]
         files[f"{stem}.png"] = png_bytes(made.texture)
         if made.normal_map is not None:
@@ -104,24 +105,24 @@ def _obj_files(made: Corners, name: str, stem: str) -> dict[str, bytes]:
         lines.append(f"mtllib {stem}.mtl")
     lines.append(f"o {name}")
     if made.colours is None:
-        lines += ["v %.9g %.9g %.9g" % tuple(p) for p in points.tolist()]
+        lines += ["v {:.9g} {:.9g} {:.9g}".format(*p) for p in points.tolist()]
     else:
         rows = np.concatenate([points.astype(np.float64), made.colours / 255], 1)
-        lines += ["v %.9g %.9g %.9g %.6f %.6f %.6f" % tuple(row) for row in rows.tolist()]
+        lines += ["v {:.9g} {:.9g} {:.9g} {:.6f} {:.6f} {:.6f}".format(*row) for row in rows.tolist()]
     normals = made.normals.reshape(-1, 3)[:, GLTF_FROM_OURS]
     first, normal = weld(np.round(1e4 * normals).astype(np.int64))
-    lines += ["vn %.4f %.4f %.4f" % tuple(n) for n in normals[first].tolist()]
+    lines += ["vn {:.4f} {:.4f} {:.4f}".format(*n) for n in normals[first].tolist()]
     point, normal = made.faces.reshape(-1) + 1, normal + 1
     if made.uv is None:
         rows = np.stack([point, normal], 1).reshape(-1, 6)
-        template = "f %d//%d %d//%d %d//%d"
+        template = "f {}//{} {}//{} {}//{}"
     else:
         first, place = weld(made.uv.reshape(-1, 2))
-        lines += ["vt %.9g %.9g" % tuple(p) for p in made.uv.reshape(-1, 2)[first].tolist()]
+        lines += ["vt {:.9g} {:.9g}".format(*p) for p in made.uv.reshape(-1, 2)[first].tolist()]
         lines.append(f"usemtl {name}")
         rows = np.stack([point, place + 1, normal], 1).reshape(-1, 9)
-        template = "f %d/%d/%d %d/%d/%d %d/%d/%d"
-    lines += [template % tuple(row) for row in rows.tolist()]
+        template = "f {}/{}/{} {}/{}/{} {}/{}/{}"
+    lines += [template.format(*row) for row in rows.tolist()]
     files[f"{stem}.obj"] = ("\n".join(lines) + "\n").encode()
     return files
 

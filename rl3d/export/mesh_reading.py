@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import trimesh
+from jaxtyping import UInt8
+from numpy import ndarray
 from PIL import Image
 from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
@@ -23,11 +26,11 @@ MOST_PICTURES = 200
 """Pictures that are packed into one."""
 
 
-def read_mesh(path: str | Path) -> trimesh.Trimesh:
+def read_mesh(path: str | Path, up: Literal["auto", "y", "z"] = "auto") -> trimesh.Trimesh:
     """Read a mesh in our axes (z up, front along +x) and in metres, with a texture, or colours of vertices, or none.
 
-    glTF's and OBJ's axes are turned (y was up, and the front along +z); those of STL and PLY are taken as they are. STL's
-    unit is taken for the millimetre. All parts of a file become one mesh; several textures are packed into one. Equal
+    What has y up, and its front along +z, is turned; "auto" takes glTF and OBJ for that, and STL and PLY for z up. STL's unit
+    is taken for the millimetre. All parts of a file become one mesh; several textures are packed into one. Equal
     vertices are welded.
 
     Raises:
@@ -47,16 +50,18 @@ def read_mesh(path: str | Path) -> trimesh.Trimesh:
         raise ValueError(f"cannot read {path}: {why}") from error
     if kind == ".stl":
         mesh.apply_scale(0.001)
-    elif kind != ".ply":
+    if up == "y" or (up == "auto" and kind not in (".stl", ".ply")):
         mesh.vertices = mesh.vertices[:, np.argsort(GLTF_FROM_OURS)]
     return mesh
 
 
 def holds_mesh(path: str | Path) -> bool:
-    """Whether a PLY file has faces, rather than Gaussians."""
+    """Whether a file is a mesh by its suffix; a PLY is one if it has faces, rather than Gaussians."""
+    kind = Path(path).suffix.lower()
+    if kind != ".ply":
+        return kind in MESHES
     with open(path, "rb") as file:
-        head = file.read(1 << 16).partition(b"end_header")[0]
-    return b"\nelement face " in head
+        return b"\nelement face " in file.read(1 << 16).partition(b"end_header")[0]
 
 
 def _others(path: Path, data: bytes) -> list[trimesh.Trimesh]:
@@ -128,7 +133,8 @@ def _plain(part: trimesh.Trimesh) -> TextureVisuals | ColorVisuals:
     return ColorVisuals(part, vertex_colors=np.tile(material.main_color, (len(part.vertices), 1)))
 
 
-def _material(picture: Image.Image) -> PBRMaterial:
+def _material(picture: Image.Image | None) -> PBRMaterial:
+    assert picture is not None
     return PBRMaterial(baseColorTexture=picture.convert("RGB"), metallicFactor=0, roughnessFactor=1)
 
 
@@ -144,9 +150,15 @@ def _joined(parts: list[trimesh.Trimesh]) -> trimesh.Trimesh:
         if len(textured) > MOST_PICTURES:
             raise ValueError(f"it has more than {MOST_PICTURES} parts with textures: join them first")
         for part in textured:  # packing knows no normal maps that some lack
-            part.visual = TextureVisuals(uv=part.visual.uv, material=SimpleMaterial(image=part.visual.material.baseColorTexture))
-    made = trimesh.util.concatenate(plain + textured) if len(plain + textured) > 1 else (plain + textured)[0]
-    if isinstance(made.visual, TextureVisuals) and not isinstance(made.visual.material, PBRMaterial):
+            part.visual = TextureVisuals(
+                uv=part.visual.uv, material=SimpleMaterial(image=part.visual.material.baseColorTexture)
+            )
+    parts = plain + textured
+    if len(parts) == 1:
+        return parts[0]
+    made = trimesh.util.concatenate(parts)
+    assert isinstance(made, trimesh.Trimesh)
+    if isinstance(made.visual.material, SimpleMaterial):
         made.visual = TextureVisuals(uv=made.visual.uv, material=_material(made.visual.material.image))
     return made
 
@@ -155,11 +167,13 @@ def _coloured(parts: list[trimesh.Trimesh]) -> trimesh.Trimesh:
     """One mesh with colours of vertices; grey where a part has none."""
     faces = np.concatenate([part.faces + k for part, k in zip(parts, _starts(parts), strict=True)])
     mesh = trimesh.Trimesh(np.concatenate([part.vertices for part in parts]), faces, process=False)
-    colours = [
-        np.full((len(part.vertices), 4), 128, np.uint8) if part.visual.kind is None else part.visual.vertex_colors for part in parts
-    ]
-    mesh.visual = ColorVisuals(mesh, vertex_colors=np.concatenate(colours))
+    mesh.visual = ColorVisuals(mesh, vertex_colors=np.concatenate([_colours(part) for part in parts]))
     return mesh
+
+
+def _colours(part: trimesh.Trimesh) -> UInt8[ndarray, "n 4"]:
+    plain = part.visual.kind is None
+    return np.full((len(part.vertices), 4), 128, np.uint8) if plain else np.asarray(part.visual.vertex_colors)
 
 
 def _starts(parts: list[trimesh.Trimesh]) -> list[int]:

@@ -6,6 +6,7 @@ Apple's Quick Look asks of them: y up, one root prim that is the default, a text
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -84,6 +85,8 @@ def usdz_bytes(corners: Corners, name: str) -> bytes:
             diffuse.ConnectToSource(_reader(stage, material, "displayColor", "float3", Sdf.ValueTypeNames.Float3))
         UsdShade.MaterialBindingAPI.Apply(mesh.GetPrim()).Bind(material)
         stage.Save()
+        for part in folder.iterdir():  # the package keeps their times: the same mesh is the same bytes
+            os.utime(part, (315532800, 315532800))  # 1980, where zip's calendar begins
         package = folder / "package.usdz"
         if not UsdUtils.CreateNewARKitUsdzPackage(str(folder / f"{called}.usdc"), str(package)):
             raise RuntimeError("usd-core could not make a USDZ package")
