@@ -25,7 +25,7 @@ LAYERS = [
     {"assets", "control", "record", "snapshot"},
     {"explanation"},
     {"live"},
-    {"doctor", "generate", "preferences", "scoring"},
+    {"doctor", "generate", "preferences", "scoring", "takeaway"},
     {"assess"},
     {"commands"},
     {"__main__", "configs", "viewer"},
