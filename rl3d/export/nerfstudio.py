@@ -1,8 +1,8 @@
 """An object as a data set of posed renders, in the layout that nerfstudio's ``ns-train`` reads.
 
 ``transforms.json`` follows nerfstudio's "Data conventions": matrices from camera to world with OpenGL's axes (x right, y up,
-z back), focal lengths and principal point in pixels, and the world's z up, as ours. Pictures are RGBA with straight alpha. Depth
-is along the camera's axis, in thousandths of a world unit, 0 where nothing is seen; nerfstudio multiplies it by its
+z back), focal lengths and principal point in pixels, and the world's z up, as ours. Pictures are RGBA with straight alpha.
+Depth is along the camera's axis, in thousandths of a world unit, 0 where nothing is seen; nerfstudio multiplies it by its
 ``depth_unit_scale_factor``, 0.001 unless told otherwise.
 """
 
