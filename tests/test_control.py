@@ -1,5 +1,6 @@
 """What is asked of a run while it works: at which step it is done, what is refused, and that a killed run does it again."""
 
+import contextlib
 import json
 import math
 import multiprocessing
@@ -63,13 +64,13 @@ def write(run: Run, text: str) -> None:
 
 def until(run: Run, last: int, at=None, value=None):
     """Do a run up to a step, with wishes made after some steps; the tensors of its state then."""
-    steps = produce(run, value or recipe())
-    for report, o in steps:
+    steps, scene = produce(run, value or recipe()), None
+    for report, scene in steps:
         for wish in (at or {}).get(report.step, []):
             ask(run, **wish)
         if report.step == last:
             break
-    tensors = state(o)[0]
+    tensors = state(scene)[0]
     steps.close()
     return tensors
 
@@ -189,10 +190,8 @@ def test_a_paused_run_takes_new_weights_saves_and_explains(run):
     )
 
     def drive():
-        try:
+        with contextlib.suppress(StopIteration):
             next(moments)()
-        except StopIteration:
-            pass
         return 0.0
 
     control = Control(run)
@@ -200,7 +199,7 @@ def test_a_paused_run_takes_new_weights_saves_and_explains(run):
     steps = produce(run, recipe(), control=control)
     next(steps)
     ask(run, "pause")
-    report, o = next(steps)
+    report, _ = next(steps)
     assert report.step == 2
     assert report.weights["distill"] == 0.5
     assert run.load()[1]["step"] == 1
@@ -270,13 +269,20 @@ def test_what_cannot_be_meant_is_refused_with_its_reason_and_the_run_goes_on(run
 
 
 def test_lines_that_are_no_wishes_are_refused_once_by_where_they_stand(run):
-    lines = ["nonsense", "[1, 2]", '{"wish": "pause"}', '{"id": "' + "x" * 5_000_000 + '"}', "[" * 900, '{"id": 3, "wish": "stop"}']
+    lines = [
+        "nonsense",
+        "[1, 2]",
+        '{"wish": "pause"}',
+        '{"id": "' + "x" * 5_000_000 + '"}',
+        "[" * 900,
+        '{"id": 3, "wish": "stop"}',
+    ]
     o, control = begin(recipe(), RED), Control(run)
     start = (run.folder / "control.jsonl").stat().st_size
     write(run, "\n".join(lines) + "\n\n\n")
     assert control.obey(o)
     refused = [r for r in records(run) if "refused" in r]
-    assert [r["refused"] for r in refused][0] == f"byte {start}"
+    assert refused[0]["refused"] == f"byte {start}"
     assert len(refused) == len(lines)
     assert not control.paused
     ask(run, "pause")

@@ -42,8 +42,8 @@ def test_watched_and_explained_it_ends_in_the_same_bytes(tmp_path):
     alone, seen = made(tmp_path / "alone"), made(tmp_path / "seen")
     states = []
     for run in (alone, seen):
-        steps = produce(run, recipe())
-        for report, o in steps:
+        steps, scene = produce(run, recipe()), None
+        for report, scene in steps:
             if run is seen:
                 watch(run)
                 if report.step > 1:
@@ -51,7 +51,7 @@ def test_watched_and_explained_it_ends_in_the_same_bytes(tmp_path):
                     assert read_snapshot(scene_path(run)).step <= report.step
             if report.step == 12:
                 break
-        states.append(state(o)[0])
+        states.append(state(scene)[0])
         if run is seen:
             assert read_explanation(why_path(run)).step >= 1
         steps.close()
@@ -64,7 +64,7 @@ def test_what_is_watched_while_it_is_paused_is_the_scene_as_it_is(tmp_path):
     run = made(tmp_path / "run")
     steps = produce(run, recipe())
     watch(run)
-    report, o = next(steps)
+    report, _ = next(steps)
     time.sleep(0.6)
     control_looks_again = next(steps)[0]
     assert read_snapshot(scene_path(run)).step == report.step == 1
