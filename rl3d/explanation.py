@@ -133,7 +133,7 @@ def read_explanation(path: Path) -> Explanation:
     tensors, about = read_tensors(path)
     try:
         return _read(tensors, about)
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path} is no explanation of a step, or damaged ({error!r})") from None
 
 

@@ -101,7 +101,7 @@ def read_snapshot(path: Path) -> Snapshot:
                 raise ValueError(f"{name} has values that are not finite")
         wide = {name: x.float() if x.dtype == torch.float16 else x for name, x in tensors.items()}
         return Snapshot(step, scenes[kind](wide, settings))
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, OverflowError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path} is no snapshot of a scene, or damaged ({error})") from None
 
 
