@@ -1,9 +1,9 @@
-"""Assets as something to look at and to judge: a run's folder, Gaussians in a PLY, a mesh in a GLB; and pictures from files."""
+"""Assets as something to look at and to judge: a run's folder, a file of Gaussians, a mesh; and pictures from files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,7 @@ class Asset:
 
 
 def load_asset(path: str | Path) -> Asset:
-    """Load a run's folder, a PLY in the layout of 3DGS, or a .glb, .gltf or .obj mesh; in the unit sphere, z up.
+    """Load a run's folder, splats in any file that :mod:`rl3d.export.splat_files` reads, or a mesh; in the unit sphere, z up.
 
     A run's Gaussians stay where the run left them. Meshes are drawn as triangles in their own colours, without light.
 
@@ -53,9 +53,11 @@ def load_asset(path: str | Path) -> Asset:
             raise ValueError(f"{path} holds no asset.ply yet: finish the run with `rl3d resume {path}`")
         splats = read_ply(made)
         return Asset(splats, look_at(splats), prompt=prompt)
-    start = FromFile(str(path), limit=6000 if path.suffix.lower() != ".ply" else 10**9)
+    start = FromFile(str(path))
+    start.check()
+    start = replace(start, limit=10**9) if start.is_splats else start
     splats = start.build(Situation(Prompt(""), None, None, torch.Generator().manual_seed(0), torch.device("cpu")))
-    if path.suffix.lower() == ".ply":
+    if start.is_splats:
         return Asset(splats, look_at(splats))
     mesh = _upright_mesh(path)
     return Asset(splats, look_at_mesh(mesh, is_gltf=path.suffix.lower() != ".obj"), mesh)

@@ -13,10 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rl3d.cameras import Orbit
-from rl3d.export.ply import read_ply
+from rl3d.export.splat_files import read_splats, splat_kind
 from rl3d.geometry.hull import visual_hull
 from rl3d.geometry.points import ball, from_points
-from rl3d.math import multiply_quats
+from rl3d.geometry.turn import UPRIGHT, turned
 from rl3d.priors.sampling import Climb, sample_best, sample_views
 from rl3d.protocols import Prior, Situation
 from rl3d.rewards.clip import Clip
@@ -145,34 +145,41 @@ class Ball:
 
 @dataclass(frozen=True)
 class FromFile:
-    """An existing asset: the Gaussians of a splat PLY, or Gaussians on the surface of a mesh, in its colours.
+    """An existing asset: the Gaussians of a file of splats, or Gaussians on the surface of a mesh, in its colours.
 
-    What reaches beyond the unit sphere, or is smaller than half of it, is moved and scaled into it. Splats keep their axes;
-    meshes are turned from y up and z to the front, which glTF prescribes and OBJ files mostly have, if ``up`` is "y".
+    What reaches beyond the unit sphere, or is smaller than half of it, is moved and scaled into it. Files with y up and z
+    to the front are turned, which glTF and SPZ prescribe and OBJ files mostly have.
     """
 
     path: str
     limit: int = 6000
-    """Gaussians at most: more in a PLY are thinned by what they show, and a mesh gets so many."""
+    """Gaussians at most: more in a file are thinned by what they show, and a mesh gets so many."""
     up: Literal["auto", "y", "z"] = "auto"
-    """The axis that is up in the file: "auto" takes z for PLY and y for meshes."""
+    """The axis that is up in the file: "auto" takes y for meshes and SPZ, and z for splats in a PLY or .splat."""
 
     def check(self) -> None:
         """Refuse a file that is not there, or is no asset, without reading it (``ValueError``)."""
         kind = Path(self.path).suffix.lower()
-        if kind not in (".ply", ".glb", ".gltf", ".obj"):
-            raise ValueError(f"an asset is a .ply of Gaussians, or a .glb, .gltf or .obj mesh; got {self.path}")
+        if kind not in (".ply", ".splat", ".spz", ".glb", ".gltf", ".obj"):
+            kinds = "a .ply of Gaussians (or a .splat, .spz or .glb), or a .glb, .gltf or .obj mesh"
+            raise ValueError(f"an asset is {kinds}; got {self.path}")
         if not Path(self.path).is_file():
             raise ValueError(f"there is no asset {self.path}: check the path")
 
+    @property
+    def is_splats(self) -> bool:
+        """Whether the file holds Gaussians rather than a mesh, by its name and what it begins with."""
+        return Path(self.path).suffix.lower() in (".ply", ".splat", ".spz") or splat_kind(self.path) is not None
+
     def build(self, situation: Situation) -> Splats:
         self.check()
-        is_ply = Path(self.path).suffix.lower() == ".ply"
-        splats = self._thinned(read_ply(Path(self.path))) if is_ply else self._from_mesh(situation.rng)
+        if self.is_splats:
+            splats = self._thinned(read_splats(self.path, self.up))
+        else:
+            splats = self._from_mesh(situation.rng)
+            splats = splats if self.up == "z" else turned(splats, UPRIGHT)
         if not len(splats) or not splats.means.isfinite().all():
             raise ValueError(f"{self.path} holds no object: it has no points, or some that are not finite")
-        up = ("z" if is_ply else "y") if self.up == "auto" else self.up
-        splats = _upright(splats) if up == "y" else splats
         splats = _fitted(splats)
         return Splats(**{name: x.to(situation.device) for name, x in splats.tensors().items()})
 
@@ -227,13 +234,6 @@ def mesh_colours(mesh, face: Int[Tensor, "n"], weight: Float[Tensor, "n 3"], *, 
     else:
         return torch.full((len(face), 3), 0.5)
     return torch.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * rgb.clamp(min=1e-6) ** (1 / 2.4) - 0.055) if linear else rgb
-
-
-def _upright(splats: Splats) -> Splats:
-    """Turn y up and z to the front into z up and x to the front; of colours, what depends on the side is dropped."""
-    turn = splats.quats.new_tensor([0.5, 0.5, 0.5, 0.5])
-    quats = multiply_quats(turn.expand_as(splats.quats), splats.quats)
-    return replace(splats, means=splats.means[:, [2, 0, 1]], quats=quats, sh=splats.sh[:, :1])
 
 
 def _fitted(splats: Splats) -> Splats:
