@@ -1,4 +1,4 @@
-"""Assets as something to look at and to judge: a run's folder, Gaussians in a PLY, a mesh in a GLB; and pictures from files."""
+"""Assets as something to look at and to judge: a run's folder, a file of Gaussians, a mesh; and pictures from files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import trimesh
 from PIL import Image, UnidentifiedImageError
 
 from rl3d.cameras import Orbit
-from rl3d.export.mesh_reading import holds_mesh, read_mesh
+from rl3d.export.mesh_reading import read_mesh
 from rl3d.export.ply import read_ply
 from rl3d.protocols import Shown, Situation
 from rl3d.render import mesh as raster
@@ -41,7 +41,8 @@ class Asset:
 
 
 def load_asset(path: str | Path) -> Asset:
-    """Load a run's folder, a PLY in the layout of 3DGS, or a mesh (GLB, glTF, OBJ, STL, PLY); in the unit sphere, z up.
+    """Load a run's folder, splats in any file that :mod:`rl3d.export.splat_files` reads, or a mesh (GLB, glTF, OBJ, STL, PLY);
+    in the unit sphere, z up.
 
     A run's Gaussians stay where the run left them. Meshes are drawn as triangles in their own colours, without light.
 
@@ -57,7 +58,7 @@ def load_asset(path: str | Path) -> Asset:
         return Asset(splats, look_at(splats), prompt=prompt)
     start, rng = FromFile(str(path), limit=10**9), torch.Generator().manual_seed(0)
     start.check()
-    if not holds_mesh(path):
+    if start.is_splats:
         splats = start.build(Situation(Prompt(""), None, None, rng, torch.device("cpu")))
         return Asset(splats, look_at(splats))
     mesh = fitted_mesh(read_mesh(path))

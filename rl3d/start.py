@@ -17,10 +17,9 @@ from trimesh.visual import TextureVisuals
 from rl3d.cameras import Orbit
 from rl3d.export.corners import texture_at
 from rl3d.export.mesh_reading import MESHES, holds_mesh, read_mesh
-from rl3d.export.ply import read_ply
+from rl3d.export.splat_files import read_splats, splat_kind
 from rl3d.geometry.hull import visual_hull
 from rl3d.geometry.points import ball, from_points
-from rl3d.math import multiply_quats
 from rl3d.priors.sampling import Climb, sample_best, sample_views
 from rl3d.protocols import Prior, Situation
 from rl3d.rewards.clip import Clip
@@ -149,34 +148,40 @@ class Ball:
 
 @dataclass(frozen=True)
 class FromFile:
-    """An existing asset: the Gaussians of a splat PLY, or Gaussians on the surface of a mesh, in its colours.
+    """An existing asset: the Gaussians of a file of splats, or Gaussians on the surface of a mesh, in its colours.
 
-    What reaches beyond the unit sphere, or is smaller than half of it, is moved and scaled into it. Splats keep their axes, as
-    do meshes in STL and PLY; others are turned from y up and z to the front, which glTF prescribes and OBJ files mostly have.
+    What reaches beyond the unit sphere, or is smaller than half of it, is moved and scaled into it. Files with y up and z to the
+    front are turned, which glTF and SPZ prescribe and OBJ files mostly have; others keep their axes.
     """
 
     path: str
     limit: int = 6000
-    """Gaussians at most: more in a PLY are thinned by what they show, and a mesh gets so many."""
+    """Gaussians at most: more in a file are thinned by what they show, and a mesh gets so many."""
     up: Literal["auto", "y", "z"] = "auto"
-    """The axis that is up in the file: "auto" takes z for PLY and STL, and y for other meshes."""
+    """The axis that is up in the file: "auto" takes y for GLB, glTF, OBJ and SPZ, and z for PLY, STL and .splat."""
 
     def check(self) -> None:
         """Refuse a file that is not there, or is no asset, without reading it (``ValueError``)."""
-        if Path(self.path).suffix.lower() not in MESHES:
-            raise ValueError(f"an asset is a .ply of Gaussians, or a {', '.join(MESHES)} mesh; got {self.path}")
+        kinds = sorted({*MESHES, ".ply", ".splat", ".spz"})
+        if Path(self.path).suffix.lower() not in kinds:
+            raise ValueError(f"an asset is a file of Gaussians or a mesh: {', '.join(kinds)}; got {self.path}")
         if not Path(self.path).is_file():
             raise ValueError(f"there is no asset {self.path}: check the path")
 
+    @property
+    def is_splats(self) -> bool:
+        """Whether the file holds Gaussians rather than a mesh, by its name and what it begins with."""
+        return not holds_mesh(self.path) or splat_kind(self.path) is not None
+
     def build(self, situation: Situation) -> Splats:
         self.check()
-        if holds_mesh(self.path):
-            splats = on_surface(fitted_mesh(read_mesh(self.path, self.up)), self.limit, situation.rng)
-        else:
-            splats = self._thinned(read_ply(Path(self.path)))
+        if self.is_splats:
+            splats = self._thinned(read_splats(self.path, self.up))
             if not len(splats) or not splats.means.isfinite().all():
                 raise ValueError(f"{self.path} holds no object: it has no points, or some that are not finite")
-            splats = _fitted(_upright(splats) if self.up == "y" else splats)
+            splats = _fitted(splats)
+        else:
+            splats = on_surface(fitted_mesh(read_mesh(self.path, self.up)), self.limit, situation.rng)
         return Splats(**{name: x.to(situation.device) for name, x in splats.tensors().items()})
 
     def _thinned(self, splats: Splats) -> Splats:
@@ -222,13 +227,6 @@ def fitted_mesh(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
         mesh.apply_translation(-mesh.bounds.mean(0))
         mesh.apply_scale(0.9 / np.linalg.norm(mesh.vertices, axis=1).max())
     return mesh
-
-
-def _upright(splats: Splats) -> Splats:
-    """Turn y up and z to the front into z up and x to the front; of colours, what depends on the side is dropped."""
-    turn = splats.quats.new_tensor([0.5, 0.5, 0.5, 0.5])
-    quats = multiply_quats(turn.expand_as(splats.quats), splats.quats)
-    return replace(splats, means=splats.means[:, [2, 0, 1]], quats=quats, sh=splats.sh[:, :1])
 
 
 def _fitted(splats: Splats) -> Splats:

@@ -165,7 +165,8 @@ def _primitives(document: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Floa
             if _index(i) in seen:
                 raise ValueError(f"is broken: its node {i} has two parents")
             seen.add(i)
-            matrix = parent @ _local(nodes[i])
+            with np.errstate(invalid="ignore", over="ignore"):
+                matrix = parent @ _local(nodes[i])
             queue += [(child, matrix) for child in nodes[i].get("children", [])]
             if "mesh" in nodes[i]:
                 found.append((meshes[_index(nodes[i]["mesh"])], matrix))

@@ -34,7 +34,8 @@ def splat_kind(path: str | Path) -> SplatKind | None:
         with open(path, "rb") as file:
             head = file.read(HEADER)
             if head[:4] == b"glTF":
-                head += file.read(max(0, 20 + int.from_bytes(head[12:16], "little") - len(head)))
+                more = 20 + int.from_bytes(head[12:16], "little") - len(head)
+                head += file.read(max(0, min(more, path.stat().st_size)))
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
     if head.startswith(b"ply"):
