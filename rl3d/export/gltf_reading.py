@@ -22,7 +22,7 @@ from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
 from rl3d.export.gltf import BIN, JSON, MAGIC
-from rl3d.export.limits import MOST_BYTES, MOST_CORNERS, MOST_PIXELS, read_picture
+from rl3d.export.limits import MOST_BYTES, MOST_CORNERS, MOST_PARTS, MOST_PIXELS, check_text, read_picture
 from rl3d.export.srgb import linear_from_srgb, srgb_from_linear
 
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
@@ -50,6 +50,7 @@ def read_gltf(data: bytes, beside: Callable[[str], bytes]) -> list[trimesh.Trime
         ValueError: if something is wrong; whatever the json and numpy raise at values of the wrong kind.
     """
     document, binary = _chunks(data) if data[:4] == b"glTF" else (data, b"")
+    check_text(document)
     doc = json.loads(document)
     if not isinstance(doc, dict) or not str(doc.get("asset", {}).get("version", "")).startswith("2."):
         raise ValueError("it is not glTF 2.0")
@@ -57,7 +58,12 @@ def read_gltf(data: bytes, beside: Callable[[str], bytes]) -> list[trimesh.Trime
         if name not in UNDERSTOOD and not name.startswith("KHR_materials_"):
             raise ValueError(f"it needs {name}, which is not read here: export it without compression or extensions")
     reader = _Reader(doc, binary, beside)
-    return [part for mesh, place in _placed(doc) for part in reader.mesh(mesh, place)]
+    primitives = [(entry, place) for mesh, place in _placed(doc) for entry in _at(doc["meshes"], mesh)["primitives"]]
+    if len(primitives) > MOST_PARTS:
+        raise ValueError(f"it shows {len(primitives)} meshes, more than {MOST_PARTS}: join them first")
+    if sum(_corners(doc, entry) for entry, _ in primitives) > MOST_CORNERS:
+        raise ValueError(f"it shows more than {MOST_CORNERS} vertices and corners of faces")
+    return [part for entry, place in primitives if (part := reader.primitive(entry, place)) is not None]
 
 
 def _chunks(data: bytes) -> tuple[bytes, bytes]:
@@ -122,12 +128,18 @@ def _count(value: Any) -> int:
     return value
 
 
+def _corners(doc: dict[str, Any], primitive: dict[str, Any]) -> int:
+    """How many vertices and corners of faces a primitive says that it has."""
+    used = [primitive["attributes"].get("POSITION"), primitive.get("indices")]
+    return sum(_count(_at(doc["accessors"], index)["count"]) for index in used if index is not None)
+
+
 @dataclass(frozen=True)
 class _Material:
     """What we use of a material (3.9)."""
 
-    factor: Float[ndarray, "3"]
-    """Its colour in linear light."""
+    factor: Float[ndarray, "3"] | None
+    """Its colour in linear light, None where it says none."""
     pictures: PBRMaterial | None
     """Its texture, in which the factor is, and normal map."""
     info: dict[str, Any]
@@ -151,7 +163,6 @@ class _Reader:
     accessors: dict[int, ndarray] = field(default_factory=dict)
     pictures: dict[int, Image.Image] = field(default_factory=dict)
     materials: dict[int | None, _Material] = field(default_factory=dict)
-    corners: int = 0
     values: int = 0
     pixels: int = 0
 
@@ -227,11 +238,12 @@ class _Reader:
         if index not in self.materials:
             entry = {} if index is None else _at(self.doc["materials"], index)
             surface = entry.get("pbrMetallicRoughness", {})
-            factor = np.clip(np.array(surface.get("baseColorFactor", (1, 1, 1, 1))[:3], np.float64).reshape(3), 0, 1)
+            factor = surface.get("baseColorFactor")
+            factor = None if factor is None else np.clip(np.array(factor[:3], np.float64).reshape(3), 0, 1)
             info, pictures = surface.get("baseColorTexture"), None
             if info is not None:
                 texture = self.picture(info)
-                if not np.all(factor == 1):
+                if factor is not None:
                     levels = linear_from_srgb(np.arange(256, dtype=np.uint8)) * factor[:, None]
                     texture = texture.point(srgb_from_linear(levels).reshape(-1).tolist())
                 normal_map = self.picture(entry["normalTexture"]) if "normalTexture" in entry else None
@@ -241,19 +253,12 @@ class _Reader:
 
     # ---- triangles
 
-    def mesh(self, index: Any, place: Float[ndarray, "4 4"]) -> list[trimesh.Trimesh]:
-        primitives = _at(self.doc["meshes"], index)["primitives"]
-        return [part for primitive in primitives if (part := self.primitive(primitive, place)) is not None]
-
     def primitive(self, entry: dict[str, Any], place: Float[ndarray, "4 4"]) -> trimesh.Trimesh | None:
         """One primitive, or None if it is points or lines (3.7.2)."""
         mode, attributes = entry.get("mode", 4), entry["attributes"]
         if mode not in (4, 5, 6) or "POSITION" not in attributes:
             return None
         local = self.accessor(attributes["POSITION"])
-        self.corners += len(local) if "indices" not in entry else len(local) + len(self.accessor(entry["indices"]))
-        if self.corners > MOST_CORNERS:
-            raise ValueError(f"it has more than {MOST_CORNERS} vertices and corners of faces")
         flat = self.accessor(entry["indices"])[:, 0] if "indices" in entry else np.arange(len(local))
         faces = _faces(flat.astype(np.int64), mode)
         if np.linalg.det(place[:3, :3]) < 0:
@@ -267,8 +272,8 @@ class _Reader:
         if material.pictures is not None and material.uv in attributes:
             uv = _moved(self.accessor(attributes[material.uv])[used].astype(np.float64), material.info)
             mesh.visual = TextureVisuals(uv=np.stack([uv[:, 0], 1 - uv[:, 1]], 1), material=material.pictures)
-        elif "COLOR_0" in attributes or "material" in entry:
-            linear = np.ones((len(used), 3)) * material.factor
+        elif "COLOR_0" in attributes or material.factor is not None:
+            linear = np.ones((len(used), 3)) * (1 if material.factor is None else material.factor)
             if "COLOR_0" in attributes:
                 linear *= self.accessor(attributes["COLOR_0"])[used, :3]
             mesh.visual = ColorVisuals(mesh, vertex_colors=srgb_from_linear(linear))

@@ -12,6 +12,15 @@ from PIL import Image
 MOST_BYTES = 1 << 29
 """Bytes of a file."""
 
+MOST_TEXT = 1 << 28
+"""Bytes of text, which takes many times as much memory while it is read."""
+
+MOST_LINES = 10_000_000
+"""Lines of text, however they end."""
+
+MOST_PARTS = 5_000
+"""Meshes, counted as often as they are used."""
+
 MOST_CORNERS = 60_000_000
 """Vertices and corners of faces, counted as often as they are used."""
 
@@ -48,6 +57,13 @@ def read_beside(path: Path, uri: str) -> bytes:
     if not target.is_relative_to(folder):
         raise ValueError(f"{path} refers to {uri[:80]}, outside its folder: put all of its files beside it")
     return read_bytes(target)
+
+
+def check_text(text: bytes) -> None:
+    """Refuse text that is too long to be read (``ValueError``)."""
+    ends = (b"\n", b"\r", b"\v", b"\f", b"\x1c", b"\x1d", b"\x1e", b"\xc2\x85", b"\xe2\x80\xa8", b"\xe2\x80\xa9")
+    if len(text) > MOST_TEXT or sum(map(text.count, ends)) > MOST_LINES:
+        raise ValueError(f"it has more than {MOST_TEXT >> 20} MiB or {MOST_LINES} lines of text: use a GLB")
 
 
 def read_picture(data: bytes) -> Image.Image:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import trimesh
@@ -27,18 +26,18 @@ from rl3d.export.corners import Corners, corners, texture_at, weld
 from rl3d.export.gltf import GLTF_FROM_OURS, glb_bytes, png_bytes
 from rl3d.files import write_whole
 
-Kind = Literal["glb", "obj", "stl", "ply", "usdz"]
-"""The suffix of the file."""
+KINDS = ("glb", "obj", "stl", "ply", "usdz")
+"""What is written: the suffixes of the files."""
 
 
 def mesh_bytes(
-    mesh: trimesh.Trimesh, kind: Kind, *, metres: float = 1.0, name: str = "object", stem: str = "mesh"
+    mesh: trimesh.Trimesh, kind: str, *, metres: float = 1.0, name: str = "object", stem: str = "mesh"
 ) -> bytes | dict[str, bytes]:
     """Encode a mesh in our axes, with a texture, or colours of vertices, or none.
 
     Args:
         mesh: The mesh; a texture is a ``PBRMaterial``'s, with a normal map or without.
-        kind: The format.
+        kind: The format, one of :data:`KINDS`.
         metres: The length of a world unit.
         name: What the object is called inside, such as its prompt: what is no letter or digit becomes ``_``.
         stem: What the files of an OBJ are called, which name each other.
@@ -49,8 +48,8 @@ def mesh_bytes(
     Raises:
         ValueError: if there is no such format, there is nothing to write, or usd-core is missing.
     """
-    if kind not in get_args(Kind):
-        raise ValueError(f"a mesh is written as one of {', '.join(get_args(Kind))}, got {kind}")
+    if kind not in KINDS:
+        raise ValueError(f"a mesh is written as one of {', '.join(KINDS)}, got {kind}")
     made = corners(mesh, metres)
     called = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:60] or "object"
     if kind == "glb":
@@ -75,7 +74,7 @@ def write_mesh(path: Path, mesh: trimesh.Trimesh, *, metres: float = 1.0, name: 
         The files, the one asked for last.
     """
     kind = path.suffix.lower().removeprefix(".")
-    made = mesh_bytes(mesh, kind, metres=metres, name=name, stem=path.stem)  # pyright: ignore[reportArgumentType]
+    made = mesh_bytes(mesh, kind, metres=metres, name=name, stem=path.stem)
     files = {path.name: made} if isinstance(made, bytes) else made
     written = [path if file == f"{path.stem}.{kind}" else path.with_name(file) for file in files]
     for target, data in zip(written, files.values(), strict=True):

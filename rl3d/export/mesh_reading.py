@@ -17,7 +17,7 @@ from trimesh.visual.material import PBRMaterial, SimpleMaterial
 from rl3d.export.corners import weld
 from rl3d.export.gltf import GLTF_FROM_OURS
 from rl3d.export.gltf_reading import read_gltf
-from rl3d.export.limits import FARTHEST, MOST_CORNERS, MOST_PIXELS, read_beside, read_bytes, read_picture
+from rl3d.export.limits import FARTHEST, MOST_CORNERS, MOST_PIXELS, check_text, read_beside, read_bytes, read_picture
 
 MESHES = (".glb", ".gltf", ".obj", ".stl", ".ply")
 """The suffixes of files that are read."""
@@ -69,6 +69,10 @@ def _others(path: Path, data: bytes) -> list[trimesh.Trimesh]:
     kind = path.suffix.lower()[1:]
     if kind == "ply":
         _check_ply(data)
+    is_binary_stl = kind == "stl" and len(data) == 84 + 50 * int.from_bytes(data[80:84], "little")
+    is_binary_ply = kind == "ply" and b"format ascii" not in data.partition(b"end_header")[0]
+    if not is_binary_stl and not is_binary_ply:
+        check_text(data)
     beside = _Beside(path)
     scene = trimesh.load_scene(io.BytesIO(data), file_type=kind, resolver=beside, process=False)
     if beside.refused is not None:
@@ -164,10 +168,11 @@ def _joined(parts: list[trimesh.Trimesh]) -> trimesh.Trimesh:
 
 
 def _coloured(parts: list[trimesh.Trimesh]) -> trimesh.Trimesh:
-    """One mesh with colours of vertices; grey where a part has none."""
+    """One mesh with colours of vertices, grey where a part has none; without, if all have none."""
     faces = np.concatenate([part.faces + k for part, k in zip(parts, _starts(parts), strict=True)])
     mesh = trimesh.Trimesh(np.concatenate([part.vertices for part in parts]), faces, process=False)
-    mesh.visual = ColorVisuals(mesh, vertex_colors=np.concatenate([_colours(part) for part in parts]))
+    if any(part.visual.kind is not None for part in parts):
+        mesh.visual = ColorVisuals(mesh, vertex_colors=np.concatenate([_colours(part) for part in parts]))
     return mesh
 
 

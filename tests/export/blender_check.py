@@ -40,7 +40,7 @@ def imported(path):
     for slot in thing.material_slots:
         for node in slot.material.node_tree.nodes:
             if node.type == "TEX_IMAGE" and node.image is not None:
-                pixels = np.array(node.image.pixels[:]).reshape(*node.image.size[::-1], -1)
+                pixels = np.array(node.image.pixels[:]).reshape(node.image.size[1], node.image.size[0], -1)
                 uses = sorted({link.to_node.type for link in node.outputs["Color"].links})
                 mean = pixels[..., :3].mean((0, 1)).tolist()
                 said["images"][node.image.colorspace_settings.name] = {"size": list(node.image.size), "mean": mean, "to": uses}
