@@ -150,8 +150,8 @@ class Ball:
 class FromFile:
     """An existing asset: the Gaussians of a file of splats, or Gaussians on the surface of a mesh, in its colours.
 
-    What reaches beyond the unit sphere, or is smaller than half of it, is moved and scaled into it. Files with y up and z to the
-    front are turned, which glTF and SPZ prescribe and OBJ files mostly have; others keep their axes.
+    What reaches beyond the unit sphere, or is smaller than half of it, is moved and scaled into it. Files with y up and z to
+    the front are turned, which glTF and SPZ prescribe and OBJ files mostly have; others keep their axes.
     """
 
     path: str
