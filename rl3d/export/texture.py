@@ -23,6 +23,7 @@ from scipy.spatial import cKDTree
 
 from rl3d.cameras import look_at_origin
 from rl3d.export._blend_numba import blend
+from rl3d.export.normal_map import directions, tangent_space
 from rl3d.export.outline import fit_outline
 from rl3d.export.unwrap import Unwrapped, unwrap
 from rl3d.render import mesh as raster
@@ -48,7 +49,7 @@ class Baking:
     """How much a difference of neighbouring texels costs that the blend had not, beside a render's pixel."""
     padding: int = 6
     """Texels between charts, about."""
-    unwrap_limit_s: float = 30.0
+    unwrap_limit_s: float = 60.0
     """Seconds for xatlas, before a plain unwrapping takes its place."""
     normal_map: bool = False
     """Also bake the representation's normals, in tangent space; it must show normals."""
@@ -96,11 +97,9 @@ def textured(mesh: trimesh.Trimesh, look: Look, settings: Baking = Baking()) -> 
         baseColorTexture=_picture(texture), metallicFactor=0.0, roughnessFactor=1.0
     )
     if settings.normal_map:
-        from rl3d.export.normal_map import tangent_space
-
         assert views.normals is not None
         normals, weight = _blended(sheet, views, fragments, views.normals[0])
-        material.normalTexture = _picture(0.5 + 0.5 * tangent_space(_spread(sheet, normals, weight > 0), mesh, cut, sheet))
+        material.normalTexture = _picture(0.5 + 0.5 * _tangent_normals(sheet, normals, weight > 0))
     out = trimesh.Trimesh(
         np.asarray(mesh.vertices)[cut.sources],
         cut.faces,
@@ -155,6 +154,18 @@ def _blended(
     project = (cameras.intrinsics.double() @ cameras.cam_from_world[..., :3, :].double())[0].cpu().numpy()
     layers = torch.cat([image, views.alpha[0]], -1).detach().cpu().contiguous().numpy()
     return blend(points, normals, project, cameras.centers[0].cpu().numpy(), fragments.inverse_depth[0], layers)
+
+
+def _tangent_normals(
+    sheet: Sheet, normals: Float32[ndarray, "k 3"], known: Bool[ndarray, "k"]
+) -> Float32[ndarray, "h w 3"]:
+    """Normals of the world, at the texels with a face, as a map in tangent space; flat where none is known."""
+    solid, hit = sheet.triangles, sheet.face >= 0
+    up = sheet.uv * np.float32([1, -1])  # v grows upwards
+    along = directions(solid.vertices[solid.faces], up[solid.faces])
+    smooth, face = sheet.interpolated(solid.normals), sheet.face[hit]
+    local = tangent_space(np.where(known[:, None], normals, smooth), smooth, along[0][face], along[1][face])
+    return _spread(sheet, local, np.ones_like(known))
 
 
 def _spread(sheet: Sheet, values: Float32[ndarray, "k 3"], known: Bool[ndarray, "k"]) -> Float32[ndarray, "h w 3"]:

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import no_type_check
+from zipfile import BadZipFile
 
 import numpy as np
 import trimesh
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numba import njit
 from numpy import ndarray
 
@@ -41,7 +42,7 @@ class Unwrapped:
 
 
 def unwrap(
-    mesh: trimesh.Trimesh, *, size: int = 1024, padding: int = 4, limit_s: float = 30.0, command: Sequence[str] = XATLAS
+    mesh: trimesh.Trimesh, *, size: int = 1024, padding: int = 4, limit_s: float = 60.0, command: Sequence[str] = XATLAS
 ) -> Unwrapped:
     """Unwrap a mesh by xatlas, or, if that takes longer than ``limit_s``, fails or answers nonsense, by :func:`project`.
 
@@ -80,7 +81,7 @@ def _by_xatlas(
         return f"stopped after {limit_s:g} s"
     except subprocess.CalledProcessError as error:
         return f"failed with status {error.returncode}"
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         return f"gave no answer, {type(error).__name__}"
     if cut.shape != faces.shape or len(sources) != len(uv) or not np.array_equal(sources[cut], faces):
         return "lost faces"
