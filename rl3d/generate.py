@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from rl3d.cameras import evaluation_cameras
-from rl3d.export.mesh import to_mesh, write_glb
+from rl3d.export.mesh import QUICK, to_mesh, write_glb
 from rl3d.export.pictures import contact_sheet, png_bytes, write_turntable
 from rl3d.export.ply import write_ply
 from rl3d.files import write_whole
@@ -167,7 +167,7 @@ def finish(run: Run, o: Optimization | Contest, seconds: Callable[[], float], al
     write_turntable(run.folder / "turntable.mp4", look)
     notes: list[str] = [] if alert is None else [str(alert)]
     try:
-        write_glb(run.folder / "mesh.glb", to_mesh(look))
+        write_glb(run.folder / "mesh.glb", to_mesh(look, QUICK))
     except ValueError as error:
         notes.append(f"no mesh: {error}")
     if isinstance(o, Optimization) and o.tutor is not None:
