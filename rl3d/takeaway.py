@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -12,7 +13,7 @@ from typing import Any, Literal, get_args
 import trimesh
 
 from rl3d.assets import load_asset
-from rl3d.export.mesh import to_mesh
+from rl3d.export.mesh import Meshing, shape, to_mesh
 from rl3d.export.mesh_files import mesh_bytes
 from rl3d.export.mesh_reading import holds_mesh, read_mesh
 from rl3d.export.nerfstudio import Posed, data_set
@@ -29,7 +30,9 @@ from rl3d.export.pictures import (
     png_bytes,
     thumbnail,
 )
+from rl3d.export.report import report, report_page
 from rl3d.export.splat_files import splat_bytes
+from rl3d.export.texture import Baking, textured
 from rl3d.files import write_folder, write_whole
 from rl3d.run import Run
 from rl3d.snapshot import Snapshot, read_checkpoint, read_snapshot, saved_steps, scene_path
@@ -63,8 +66,16 @@ class Sheet:
 class Settings:
     """How things are made."""
 
+    colours: Literal["texture", "vertices"] = "texture"
+    """Where a mesh's colours are."""
+    report: bool = True
+    """Whether a mesh comes with a report of its quality, mesh-report.json and mesh-report.html."""
     metres: float = 1.0
     """What a unit of ours, the radius of the sphere that an object fits in, is in files of meshes."""
+    mesh: Meshing = field(default_factory=Meshing)
+    """For meshes, of what is none."""
+    texture: Baking = field(default_factory=Baking)
+    """For textures."""
     turntable: Turntable = field(default_factory=Turntable)
     """For mp4 and gif."""
     sheet: Sheet = field(default_factory=Sheet)
@@ -213,11 +224,19 @@ def take_away(source: Source, formats: Sequence[Format], settings: Settings, fol
                 yield target
             case "html":
                 yield whole("page.html", page([exhibit(source, mesh)]).encode())
+    if settings.report and source.mesh is None and {"glb", "obj", "stl", "mesh.ply", "usdz"} & set(formats):
+        facts = report(mesh(), source.look)
+        yield whole("mesh-report.json", (json.dumps(facts, indent=2) + "\n").encode())
+        yield whole("mesh-report.html", report_page(facts, mesh(), source.look, title=source.title).encode())
 
 
 def made_mesh(source: Source, settings: Settings) -> trimesh.Trimesh:
     """The object's own mesh, or one made of what it looks like."""
-    return source.mesh if source.mesh is not None else to_mesh(source.look)
+    if source.mesh is not None:
+        return source.mesh
+    if settings.colours == "vertices":
+        return to_mesh(source.look, settings.mesh)
+    return textured(shape(source.look, settings.mesh)[0], source.look, settings.texture)
 
 
 def exhibit(source: Source, mesh: Callable[[], trimesh.Trimesh]) -> Exhibit:
