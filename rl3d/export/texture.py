@@ -63,7 +63,7 @@ def around(views: int, size: int, *, turn_deg: float = 0.0) -> Cameras:
     return look_at_origin(azimuth[None].float(), elevation[None].float(), width=size, height=size)
 
 
-def textured(mesh: trimesh.Trimesh, look: Look, settings: Baking = Baking()) -> trimesh.Trimesh:  # noqa: B008
+def textured(mesh: trimesh.Trimesh, look: Look, settings: Baking = Baking()) -> trimesh.Trimesh:
     """Fit a mesh's outline, unwrap it, and bake its texture from what a representation shows.
 
     ``metadata["unwrapped"]`` of the result says how it was cut.
