@@ -1,6 +1,7 @@
 """``rl3d export``: runs and files, in every format, read back."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from PIL import Image
 from rl3d.__main__ import main
 from rl3d.cameras import Orbit
 from rl3d.export.mesh_files import write_mesh
-from rl3d.export.ply import read_ply
+from rl3d.export.ply import read_ply, write_ply
 from rl3d.export.splat_files import read_splats
+from rl3d.geometry.points import from_points
+from rl3d.recipe import describe
+from rl3d.representations.nerf import Nerf
 from rl3d.run import Run
 from rl3d.snapshot import read_checkpoint
 from rl3d.takeaway import open_source
@@ -28,18 +32,29 @@ FAST += ["--posed.size", "32"]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A finished run of each representation, made with tiny random models, and one of Gaussians that was stopped."""
+    """A run of Gaussians, made with tiny random models; the same as if it had been stopped; and one of a radiance field."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RL3D_WEIGHTS", str(tiny.write_weights(tmp_path_factory.mktemp("weights"))))
         patch.chdir(folder)
         main(["generate", "a red mug", "--recipe", "draft", *SMALL, "--out", "mug"])
-        field = ["--scene.finest", "16", "--scene.samples", "16", "--scene.occupancy-cells", "16"]
-        main(["generate", "a blue cube", "--recipe", "nerf", *SMALL, *field, "--out", "cube"])
-        main(["generate", "a red cube", "--recipe", "draft", *SMALL, "--out", "stopped"])
-        for name in ("summary.json", "asset.ply"):
-            (folder / "stopped" / name).unlink()
+    shutil.copytree(folder / "mug", folder / "stopped")
+    for name in ("summary.json", "asset.ply"):
+        (folder / "stopped" / name).unlink()
+    field_run(folder / "cube")
     return folder
+
+
+def field_run(folder: Path) -> None:
+    """The files of a finished run of a radiance field, which would take long to make."""
+    value, run = Nerf(finest=16, samples=16, occupancy_cells=16), Run(folder)
+    splats = from_points(torch.tensor([[0.1, 0.2, 0.3]]), torch.tensor([[1.0, 0, 0]]), 0.1)
+    scene = value.build(splats)
+    run.save({f"scene.{name}": x for name, x in scene.state_dict().items()}, {"step": 3})
+    write_ply(folder / "asset.ply", splats)
+    run.write_json("recipe.json", {"scene": describe(value)})
+    run.write_json("run.json", {"prompt": {"text": "a blue cube", "negative": ""}, "recipe": "nerf", "seed": 0})
+    run.write_json("summary.json", {"steps": 3, "gaussians": 1, "seconds": 5.0, "scores": {"reward": 0.1}, "alert": None})
 
 
 @pytest.fixture

@@ -123,10 +123,8 @@ def opened(chromium, tmp_path_factory):
     tab.on("request", lambda request: asked.append(request.url))
     tab.goto(path.as_uri())
     # The stage is white and square, and nothing lies over it: what is seen is what is drawn.
-    place = (
-        "position:fixed!important;left:0;top:0;z-index:9;width:300px!important;height:356px!important;min-height:0!important"
-    )
-    plain = "background:#fff!important;border:0!important;border-radius:0!important"
+    place = "position:fixed!important;left:0;top:0;z-index:9;width:300px!important;height:356px!important"
+    plain = "background:#fff!important;border:0!important;border-radius:0!important;min-height:0!important"
     tab.add_style_tag(content=f"#stage{{{place};{plain}}} #bar{{opacity:0}}")
     yield tab, said, asked
     tab.close()
