@@ -1,4 +1,4 @@
-"""Assets as something to look at and to judge: a run's folder, Gaussians in a PLY, a mesh in a GLB; and pictures from files."""
+"""Assets as something to look at and to judge: a run's folder, a file of Gaussians, a mesh; and pictures from files."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import trimesh
 from PIL import Image, UnidentifiedImageError
 
 from rl3d.cameras import Orbit
+from rl3d.export.mesh_reading import read_mesh
 from rl3d.export.ply import read_ply
 from rl3d.protocols import Shown, Situation
 from rl3d.render import mesh as raster
 from rl3d.render.gaussians import look_at
 from rl3d.rewards.base import SplatScene
 from rl3d.run import Run
-from rl3d.start import FromFile, mesh_colours
+from rl3d.start import FromFile, fitted_mesh, mesh_colours, on_surface
 from rl3d.types import Cameras, Look, Prompt, Splats, Views
 
 
@@ -29,7 +31,7 @@ class Asset:
     """Its Gaussians; of a mesh, Gaussians on its surface."""
     look: Look
     surface: object = None
-    """Its ``trimesh.Trimesh`` in our axes, where it is a mesh."""
+    """Its ``trimesh.Trimesh`` in our axes, without colours, where it is a mesh."""
     prompt: Prompt | None = None
     """What was asked for, where a run says so."""
 
@@ -39,7 +41,8 @@ class Asset:
 
 
 def load_asset(path: str | Path) -> Asset:
-    """Load a run's folder, a PLY in the layout of 3DGS, or a .glb, .gltf or .obj mesh; in the unit sphere, z up.
+    """Load a run's folder, splats in any file that :mod:`rl3d.export.splat_files` reads, or a mesh (GLB, glTF, OBJ, STL, PLY);
+    in the unit sphere, z up.
 
     A run's Gaussians stay where the run left them. Meshes are drawn as triangles in their own colours, without light.
 
@@ -53,29 +56,18 @@ def load_asset(path: str | Path) -> Asset:
             raise ValueError(f"{path} holds no asset.ply yet: finish the run with `rl3d resume {path}`")
         splats = read_ply(made)
         return Asset(splats, look_at(splats), prompt=prompt)
-    start = FromFile(str(path), limit=6000 if path.suffix.lower() != ".ply" else 10**9)
-    splats = start.build(Situation(Prompt(""), None, None, torch.Generator().manual_seed(0), torch.device("cpu")))
-    if path.suffix.lower() == ".ply":
+    start, rng = FromFile(str(path), limit=10**9), torch.Generator().manual_seed(0)
+    start.check()
+    if start.is_splats:
+        splats = start.build(Situation(Prompt(""), None, None, rng, torch.device("cpu")))
         return Asset(splats, look_at(splats))
-    mesh = _upright_mesh(path)
-    return Asset(splats, look_at_mesh(mesh, is_gltf=path.suffix.lower() != ".obj"), mesh)
+    mesh = fitted_mesh(read_mesh(path))
+    # Welded: what a texture's seams cut hangs together.
+    return Asset(on_surface(mesh, 6000, rng), look_at_mesh(mesh), trimesh.Trimesh(mesh.vertices, mesh.faces))
 
 
-def _upright_mesh(path: Path):
-    """A mesh with z up and its front along x, within the unit sphere as :class:`rl3d.start.FromFile` puts it there."""
-    import trimesh
-
-    mesh = trimesh.load(path, force="mesh")
-    assert isinstance(mesh, trimesh.Trimesh)
-    mesh.apply_transform(np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]]))
-    if not 0.5 <= np.linalg.norm(mesh.vertices, axis=1).max() <= 1.02:
-        mesh.apply_translation(-mesh.bounds.mean(0))
-        mesh.apply_scale(0.9 / max(np.linalg.norm(mesh.vertices, axis=1).max(), 1e-9))
-    return mesh
-
-
-def look_at_mesh(mesh, *, is_gltf: bool = True, samples: int = 3) -> Look:
-    """A ``trimesh.Trimesh`` as something to look at: its own colours, with no light, ``samples`` squared samples a pixel."""
+def look_at_mesh(mesh: trimesh.Trimesh, *, samples: int = 3) -> Look:
+    """A mesh as something to look at: its own colours, which are sRGB, with no light, ``samples`` squared samples a pixel."""
     vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32)
     triangles = raster.TriangleMesh(vertices, faces, raster.corner_normals(vertices, faces), np.zeros(len(faces), np.int32))
 
@@ -86,7 +78,7 @@ def look_at_mesh(mesh, *, is_gltf: bool = True, samples: int = 3) -> Look:
         weight = torch.from_numpy(np.concatenate([1 - rest.sum(1, keepdims=True), rest], 1))
         face = torch.from_numpy(fragments.face[hit].astype(np.int64))
         image = np.zeros((*hit.shape, 4), np.float32)
-        image[hit, :3] = mesh_colours(mesh, face, weight, is_gltf=is_gltf).numpy()
+        image[hit, :3] = mesh_colours(mesh, face, weight).numpy()
         image[..., 3] = hit
         rgba = raster.box_filter(image, samples)
         depth, normals = (raster.box_filter(x, samples) for x in raster.depth_and_normals(fragments, triangles, cameras))

@@ -9,14 +9,17 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+import trimesh
 from jaxtyping import Float, Int
 from torch import Tensor
+from trimesh.visual import TextureVisuals
 
 from rl3d.cameras import Orbit
-from rl3d.export.ply import read_ply
+from rl3d.export.corners import texture_at
+from rl3d.export.mesh_reading import MESHES, holds_mesh, read_mesh
+from rl3d.export.splat_files import read_splats, splat_kind
 from rl3d.geometry.hull import visual_hull
 from rl3d.geometry.points import ball, from_points
-from rl3d.math import multiply_quats
 from rl3d.priors.sampling import Climb, sample_best, sample_views
 from rl3d.protocols import Prior, Situation
 from rl3d.rewards.clip import Clip
@@ -145,35 +148,40 @@ class Ball:
 
 @dataclass(frozen=True)
 class FromFile:
-    """An existing asset: the Gaussians of a splat PLY, or Gaussians on the surface of a mesh, in its colours.
+    """An existing asset: the Gaussians of a file of splats, or Gaussians on the surface of a mesh, in its colours.
 
-    What reaches beyond the unit sphere, or is smaller than half of it, is moved and scaled into it. Splats keep their axes;
-    meshes are turned from y up and z to the front, which glTF prescribes and OBJ files mostly have, if ``up`` is "y".
+    What reaches beyond the unit sphere, or is smaller than half of it, is moved and scaled into it. Files with y up and z to
+    the front are turned, which glTF and SPZ prescribe and OBJ files mostly have; others keep their axes.
     """
 
     path: str
     limit: int = 6000
-    """Gaussians at most: more in a PLY are thinned by what they show, and a mesh gets so many."""
+    """Gaussians at most: more in a file are thinned by what they show, and a mesh gets so many."""
     up: Literal["auto", "y", "z"] = "auto"
-    """The axis that is up in the file: "auto" takes z for PLY and y for meshes."""
+    """The axis that is up in the file: "auto" takes y for GLB, glTF, OBJ and SPZ, and z for PLY, STL and .splat."""
 
     def check(self) -> None:
         """Refuse a file that is not there, or is no asset, without reading it (``ValueError``)."""
-        kind = Path(self.path).suffix.lower()
-        if kind not in (".ply", ".glb", ".gltf", ".obj"):
-            raise ValueError(f"an asset is a .ply of Gaussians, or a .glb, .gltf or .obj mesh; got {self.path}")
+        kinds = sorted({*MESHES, ".ply", ".splat", ".spz"})
+        if Path(self.path).suffix.lower() not in kinds:
+            raise ValueError(f"an asset is a file of Gaussians or a mesh: {', '.join(kinds)}; got {self.path}")
         if not Path(self.path).is_file():
             raise ValueError(f"there is no asset {self.path}: check the path")
 
+    @property
+    def is_splats(self) -> bool:
+        """Whether the file holds Gaussians rather than a mesh, by its name and what it begins with."""
+        return not holds_mesh(self.path) or splat_kind(self.path) is not None
+
     def build(self, situation: Situation) -> Splats:
         self.check()
-        is_ply = Path(self.path).suffix.lower() == ".ply"
-        splats = self._thinned(read_ply(Path(self.path))) if is_ply else self._from_mesh(situation.rng)
-        if not len(splats) or not splats.means.isfinite().all():
-            raise ValueError(f"{self.path} holds no object: it has no points, or some that are not finite")
-        up = ("z" if is_ply else "y") if self.up == "auto" else self.up
-        splats = _upright(splats) if up == "y" else splats
-        splats = _fitted(splats)
+        if self.is_splats:
+            splats = self._thinned(read_splats(self.path, self.up))
+            if not len(splats) or not splats.means.isfinite().all():
+                raise ValueError(f"{self.path} holds no object: it has no points, or some that are not finite")
+            splats = _fitted(splats)
+        else:
+            splats = on_surface(fitted_mesh(read_mesh(self.path, self.up)), self.limit, situation.rng)
         return Splats(**{name: x.to(situation.device) for name, x in splats.tensors().items()})
 
     def _thinned(self, splats: Splats) -> Splats:
@@ -183,57 +191,42 @@ class FromFile:
         shows = splats.opacity_logits.sigmoid() * (size[:, 1] + size[:, 2]).exp()
         return splats[shows.argsort(descending=True, stable=True)[: self.limit].sort().values]
 
-    def _from_mesh(self, rng: torch.Generator) -> Splats:
-        import trimesh
 
-        try:
-            mesh = trimesh.load(self.path, force="mesh")
-        except Exception as error:  # each of trimesh's readers raises its own
-            raise ValueError(f"cannot read {self.path}: {type(error).__name__}: {error}") from error
-        if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces) or not mesh.area > 0:
-            raise ValueError(f"{self.path} holds no surface: give it a mesh with faces")
-        corners = torch.from_numpy(np.asarray(mesh.triangles, np.float32).copy())
-        areas = torch.from_numpy(np.asarray(mesh.area_faces, np.float32).copy())
-        face = torch.multinomial(areas, self.limit, replacement=True, generator=rng)
-        # Uniform on a triangle: Osada et al. 2002, "Shape Distributions".
-        root, along = torch.rand(self.limit, generator=rng).sqrt(), torch.rand(self.limit, generator=rng)
-        weight = torch.stack([1 - root, root * (1 - along), root * along], 1)
-        points = (weight[..., None] * corners[face]).sum(1)
-        spacing = math.sqrt(float(areas.sum()) / self.limit)
-        colours = mesh_colours(mesh, face, weight, is_gltf=not self.path.lower().endswith(".obj"))
-        return from_points(points, colours, 0.6 * spacing, opacity=0.9)
+def on_surface(mesh: trimesh.Trimesh, count: int, rng: torch.Generator) -> Splats:
+    """Spread so many Gaussians evenly over a mesh, in its colours."""
+    corners = torch.from_numpy(np.asarray(mesh.triangles, np.float32).copy())
+    areas = torch.from_numpy(np.asarray(mesh.area_faces, np.float32).copy())
+    face = torch.multinomial(areas, count, replacement=True, generator=rng)
+    # Uniform on a triangle: Osada et al. 2002, "Shape Distributions".
+    root, along = torch.rand(count, generator=rng).sqrt(), torch.rand(count, generator=rng)
+    weight = torch.stack([1 - root, root * (1 - along), root * along], 1)
+    points = (weight[..., None] * corners[face]).sum(1)
+    spacing = math.sqrt(float(areas.sum()) / count)
+    return from_points(points, mesh_colours(mesh, face, weight), 0.6 * spacing, opacity=0.9)
 
 
-def mesh_colours(mesh, face: Int[Tensor, "n"], weight: Float[Tensor, "n 3"], *, is_gltf: bool) -> Float[Tensor, "n 3"]:
-    """Colours in [0, 1] of places on faces, from a texture or from corners; grey where the mesh has none.
-
-    A texture's are sRGB, those of corners and whole materials linear (glTF 2.0, sec. 3.7.2.1 and 3.9.2); other formats leave it
-    open, and theirs are taken as sRGB.
-    """
+def mesh_colours(mesh: trimesh.Trimesh, face: Int[Tensor, "n"], weight: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+    """Colours in [0, 1] of places on faces, from a texture or from corners, which are sRGB; grey where the mesh has none."""
     corner = torch.from_numpy(np.asarray(mesh.faces).copy())[face]
-    look = mesh.visual
-    if look.kind == "texture":
-        uv = getattr(look, "uv", None)
-        texture = getattr(look.material, "baseColorTexture", None) or getattr(look.material, "image", None)
-        if uv is not None and texture is not None:
-            at = (weight[..., None] * torch.from_numpy(np.asarray(uv, np.float32).copy())[corner]).sum(1)
-            rgba = torch.from_numpy(np.asarray(look.material.to_color(at.numpy()))[:, :3].astype(np.float32))
-            return rgba / 255
-        plain = np.asarray(look.material.main_color)[:3].astype(np.float32) / 255
-        rgb, linear = torch.from_numpy(plain).expand(len(face), 3), is_gltf
-    elif look.kind in ("vertex", "face"):
-        colours = torch.from_numpy(np.asarray(look.vertex_colors)[:, :3].astype(np.float32) / 255)
-        rgb, linear = (weight[..., None] * colours[corner]).sum(1), is_gltf
-    else:
+    visual = mesh.visual
+    if isinstance(visual, TextureVisuals):
+        at = (weight[..., None] * torch.from_numpy(np.asarray(visual.uv, np.float32).copy())[corner]).sum(1)
+        picture = visual.material.baseColorTexture.convert("RGB")
+        return torch.from_numpy(texture_at(np.asarray(picture), at.numpy())) / 255
+    if visual.kind is None:
         return torch.full((len(face), 3), 0.5)
-    return torch.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * rgb.clamp(min=1e-6) ** (1 / 2.4) - 0.055) if linear else rgb
+    colours = torch.from_numpy(np.asarray(visual.vertex_colors)[:, :3].astype(np.float32) / 255)
+    return (weight[..., None] * colours[corner]).sum(1)
 
 
-def _upright(splats: Splats) -> Splats:
-    """Turn y up and z to the front into z up and x to the front; of colours, what depends on the side is dropped."""
-    turn = splats.quats.new_tensor([0.5, 0.5, 0.5, 0.5])
-    quats = multiply_quats(turn.expand_as(splats.quats), splats.quats)
-    return replace(splats, means=splats.means[:, [2, 0, 1]], quats=quats, sh=splats.sh[:, :1])
+def fitted_mesh(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """Move and scale a mesh that does not fit the unit sphere, or is small in it, to a radius of 0.9."""
+    reach = np.linalg.norm(mesh.vertices, axis=1).max()
+    if not 0.5 <= reach <= 1.02:
+        mesh = mesh.copy()
+        mesh.apply_translation(-mesh.bounds.mean(0))
+        mesh.apply_scale(0.9 / np.linalg.norm(mesh.vertices, axis=1).max())
+    return mesh
 
 
 def _fitted(splats: Splats) -> Splats:

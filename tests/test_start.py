@@ -93,7 +93,7 @@ def test_textures_and_plain_materials_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.stl", b"", ".ply of Gaussians"),
+        ("a.xyz", b"", ".ply of Gaussians"),
         ("nowhere.glb", None, "there is no asset"),
         ("a.glb", b"rubbish", "cannot read"),
         ("a.obj", b"v 0 0 0\n", "no surface|cannot read"),

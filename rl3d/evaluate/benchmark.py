@@ -11,7 +11,7 @@ import torch
 from rl3d.evaluate.independent import Panel
 from rl3d.evaluate.metrics import azimuth_errors_deg, chamfer, rank, silhouette_iou
 from rl3d.evaluate.worlds import Question, ToyWorld, Truth, World, claims, surface_points
-from rl3d.export.mesh import to_mesh
+from rl3d.export.mesh import QUICK, to_mesh
 from rl3d.render.gaussians import look_at
 from rl3d.rewards.clip import ClipReward
 from rl3d.types import Cameras, Splats, Views
@@ -49,7 +49,7 @@ class Examiner:
             found |= likeness(views, [truth.views for truth in truths])
             clouds = [truth.points for truth in truths]
             try:
-                own = surface_points(to_mesh(look), seed)
+                own = surface_points(to_mesh(look, QUICK), seed)
                 found["chamfer"] = min(chamfer(own, cloud) for cloud in clouds)
             except ValueError:
                 found["chamfer"] = None

@@ -18,6 +18,7 @@ import trimesh
 from jaxtyping import Float
 from torch import Tensor
 
+from rl3d.evaluate.metrics import chamfer, f_score
 from rl3d.render import mesh
 from rl3d.toybox import assemble
 from rl3d.toybox.dataset import spec_from_dict
@@ -244,3 +245,9 @@ def surface_points(shape: Any, seed: int) -> Float[Tensor, "n 3"]:
     """Points spread evenly over a mesh's surface."""
     points, _ = trimesh.sample.sample_surface(shape, POINTS, seed=seed)  # pyright: ignore[reportAssignmentType]
     return torch.from_numpy(np.asarray(points, np.float32))
+
+
+def surface_errors(shape: Any, truth: Any, *, threshold: float = 0.02, seed: int = 0) -> dict[str, float]:
+    """Compare a mesh with the true one: Chamfer distance, and F-score at ``threshold`` (both in world units)."""
+    own, true = surface_points(shape, seed), surface_points(truth, seed + 1)
+    return {"chamfer": chamfer(own, true), f"f_score_{threshold:g}": f_score(own, true, threshold)}

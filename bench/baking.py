@@ -1,0 +1,132 @@
+"""What is lost from an asset to its textured mesh, and how long it takes: ``python bench/baking.py RUNS [RUNS ...]``.
+
+RUNS are folders of finished runs. Each asset is meshed, unwrapped and baked with the exporters' own settings, then looked at from
+20 sides that were not baked. Rows go to a JSON file as they come; a second call does what is missing. ``--picture`` draws the worst.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import trimesh
+import tyro
+from PIL import Image
+
+from rl3d.export.mesh import to_mesh
+from rl3d.export.ply import read_ply
+from rl3d.export.report import report, unseen_cameras
+from rl3d.export.texture import Baking, textured
+from rl3d.files import write_whole
+from rl3d.render.gaussians import look_at
+from rl3d.render.textured import look_at_mesh
+
+COLUMNS = (
+    ("IoU", "silhouette_iou", "{:.3f}"),
+    ("PSNR white", "psnr_white", "{:.1f}"),
+    ("black", "psnr_black", "{:.1f}"),
+    ("limit white", "psnr_limit_white", "{:.1f}"),
+    ("black", "psnr_limit_black", "{:.1f}"),
+    ("solid white", "psnr_solid_white", "{:.1f}"),
+    ("black", "psnr_solid_black", "{:.1f}"),
+    ("core", "psnr_core", "{:.1f}"),
+    ("SSIM white", "ssim_white", "{:.3f}"),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which assets, and how."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Folders of runs."""
+    baking: Baking = Baking()
+    resolution: int = 256
+    """Voxels along each side of the grid."""
+    faces: int = 20_000
+    """At most."""
+    limit: int | None = None
+    """Only the first so many assets."""
+    rows: Path = Path("bench/results/baking.json")
+    picture: Path | None = None
+    """Where to draw the five of the lowest IoU, beside their representations."""
+
+
+def shaped(s: Settings, look) -> trimesh.Trimesh:
+    """The untextured mesh."""
+    import fast_simplification
+
+    mesh = to_mesh(look, resolution=s.resolution)
+    if len(mesh.faces) <= s.faces:
+        return mesh
+    vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32)
+    return trimesh.Trimesh(*fast_simplification.simplify(vertices, faces, target_count=s.faces), process=False)
+
+
+def measured(s: Settings, run: Path) -> tuple[dict[str, Any], trimesh.Trimesh]:
+    """A row of one run, and its mesh."""
+    look = look_at(read_ply(run / "asset.ply"))
+    marks = [(time.process_time(), time.monotonic())]
+    mesh = shaped(s, look)
+    marks.append((time.process_time(), time.monotonic()))
+    baked = textured(mesh, look, s.baking)
+    marks.append((time.process_time(), time.monotonic()))
+    cpu, wall = (np.diff([mark[i] for mark in marks]).round(1).tolist() for i in (0, 1))
+    seconds = {"shape_cpu_s": cpu[0], "bake_cpu_s": cpu[1], "shape_s": wall[0], "bake_s": wall[1]}
+    return {"run": run.name, **seconds, **report(baked, look)}, baked
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A line for each asset, the worst silhouette first, and the means."""
+    head = f"{'':42}" + "".join(f"{title:>12}" for title, _, _ in COLUMNS) + f"{'seconds':>9}{'faces':>7}{'cuts':>6}"
+    lines = [head]
+    for row in sorted(rows, key=lambda row: row["bake_gap"]["silhouette_iou"]):
+        gap, faces = row["bake_gap"], row["topology"]
+        cells = "".join(f"{form.format(gap[key]):>12}" for _, key, form in COLUMNS)
+        seconds = row["shape_s"] + row["bake_s"]
+        lines.append(f"{row['run'][:41]:42}{cells}{seconds:9.1f}{faces['faces']:7d}{faces['self_intersections']:6d}")
+    means = "".join(f"{form.format(np.mean([row['bake_gap'][key] for row in rows])):>12}" for _, key, form in COLUMNS)
+    seconds = [row["shape_s"] + row["bake_s"] for row in rows]
+    lines.append(f"{f'mean of {len(rows)}':42}{means}{np.mean(seconds):9.1f}")
+    good = [row["bake_gap"]["silhouette_iou"] >= 0.97 for row in rows]
+    closed = sum(row["topology"]["watertight"] for row in rows)
+    lines.append(f"IoU at least 0.97: {sum(good)} of {len(rows)}; watertight: {closed}; longest: {max(seconds):.1f} s")
+    return "\n".join(lines)
+
+
+def drawn(s: Settings, runs: list[Path]) -> np.ndarray:
+    """Three unseen views of each: the representation, and the mesh below."""
+    cameras, rows = unseen_cameras().resized(192, 192).select([5, 8, 12]), []
+    for run in runs:
+        look = look_at(read_ply(run / "asset.ply"))
+        baked = textured(shaped(s, look), look, s.baking)
+        for shown in (look, look_at_mesh(baked)):
+            rows.append(torch.cat(list(shown(cameras).over(1.0)[0].clamp(0, 1)), 1))
+    pairs = [torch.cat(rows[i : i + 2], 1) for i in range(0, len(rows), 2)]
+    return (255 * torch.cat(pairs, 0)).round().byte().numpy()
+
+
+def main(s: Settings) -> None:
+    runs = [run for folder in s.runs for run in sorted(folder.iterdir()) if (run / "asset.ply").is_file()][: s.limit]
+    if not runs:
+        raise SystemExit("no finished runs in " + ", ".join(map(str, s.runs)))
+    done = {row["run"]: row for row in json.loads(s.rows.read_text())} if s.rows.is_file() else {}
+    for run in runs:
+        if run.name not in done:
+            done[run.name] = measured(s, run)[0]
+            write_whole(s.rows, (json.dumps(list(done.values()), indent=1) + "\n").encode())
+            print(run.name, done[run.name]["bake_gap"], flush=True)
+    rows = [done[run.name] for run in runs]
+    print(table(rows))
+    if s.picture is not None:
+        worst = sorted(runs, key=lambda run: done[run.name]["bake_gap"]["silhouette_iou"])[:5]
+        Image.fromarray(drawn(s, worst)).save(s.picture, optimize=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))

@@ -1,0 +1,32 @@
+"""Unwrap one mesh with xatlas: a program of its own, because a call into xatlas cannot be stopped from inside.
+
+It reads ``vertices``, ``faces`` and ``settings`` (texels along a side, texels between charts) as an npz archive from standard
+input, and writes ``vmapping``, ``faces`` and ``uv`` to standard output. :mod:`rl3d.export.unwrap` starts and stops it.
+"""
+
+import io
+import sys
+
+import numpy as np
+
+
+def main() -> None:
+    """Serve one request."""
+    import xatlas
+
+    asked = np.load(io.BytesIO(sys.stdin.buffer.read()))
+    atlas, pack = xatlas.Atlas(), xatlas.PackOptions()
+    atlas.add_mesh(asked["vertices"], asked["faces"])
+    pack.resolution, pack.padding = map(int, asked["settings"])
+    pack.bilinear = True
+    atlas.generate(xatlas.ChartOptions(), pack)
+    if atlas.atlas_count != 1:
+        raise SystemExit(f"xatlas made {atlas.atlas_count} pictures, not one")
+    vmapping, faces, uv = atlas[0]
+    answer = io.BytesIO()
+    np.savez(answer, vmapping=vmapping, faces=faces, uv=uv)
+    sys.stdout.buffer.write(answer.getvalue())
+
+
+if __name__ == "__main__":
+    main()
