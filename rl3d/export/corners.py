@@ -13,9 +13,6 @@ from PIL import Image
 from rl3d.export.limits import FARTHEST
 from rl3d.render.mesh import corner_normals
 
-CREASE_DEG = 60.0
-"""Faces that meet at more than that have an edge between them; below, shading is smooth."""
-
 
 @dataclass(frozen=True)
 class Corners:
@@ -24,7 +21,7 @@ class Corners:
     points: Float32[ndarray, "n 3"]
     faces: Int32[ndarray, "m 3"]
     normals: Float32[ndarray, "m 3 3"]
-    """Unit normals of each face's corners, smooth but for creases (:data:`CREASE_DEG`)."""
+    """Unit normals of each face's corners, smooth but for creases, as :func:`~rl3d.render.mesh.corner_normals` makes them."""
     colours: UInt8[ndarray, "n 3"] | None
     """sRGB of the points, where they have colours and no texture."""
     uv: Float32[ndarray, "m 3 2"] | None
@@ -105,7 +102,7 @@ def weld_corners(
 
 def _normals(points: Float32[ndarray, "n 3"], faces: Int32[ndarray, "m 3"]) -> Float32[ndarray, "m 3 3"]:
     first, index = weld(points)
-    normals = corner_normals(points[first], index[faces].astype(np.int32), CREASE_DEG)
+    normals = corner_normals(points[first], index[faces].astype(np.int32))
     normals[np.linalg.norm(normals, axis=-1) < 0.5] = (0, 0, 1)  # a face without area, nor neighbours
     return normals
 

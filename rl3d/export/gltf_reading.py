@@ -163,15 +163,19 @@ class _Reader:
     accessors: dict[int, ndarray] = field(default_factory=dict)
     pictures: dict[int, Image.Image] = field(default_factory=dict)
     materials: dict[int | None, _Material] = field(default_factory=dict)
+    loaded: int = 0
     values: int = 0
     pixels: int = 0
 
     # ---- bytes
 
     def uri(self, uri: str) -> bytes:
-        if uri.startswith("data:"):
-            return base64.b64decode(uri.partition("base64,")[2], validate=True)
-        return self.beside(uri)
+        inline = uri.startswith("data:")
+        data = base64.b64decode(uri.partition("base64,")[2], validate=True) if inline else self.beside(uri)
+        self.loaded += len(data)
+        if self.loaded > MOST_BYTES:
+            raise ValueError(f"its files have more than {MOST_BYTES >> 20} MiB together")
+        return data
 
     def buffer(self, index: Any) -> bytes:
         if index not in self.buffers:
@@ -179,12 +183,12 @@ class _Reader:
             self.buffers[index] = self.uri(entry["uri"]) if "uri" in entry else self.binary
         return self.buffers[index]
 
-    def view(self, index: Any) -> bytes:
+    def view(self, index: Any) -> memoryview:
         entry = _at(self.doc["bufferViews"], index)
         data, start, size = self.buffer(entry["buffer"]), _count(entry.get("byteOffset", 0)), _count(entry["byteLength"])
         if start + size > len(data):
             raise ValueError(f"it is cut short: bytes {start} to {start + size} of a buffer of {len(data)}")
-        return data[start : start + size]
+        return memoryview(data)[start : start + size]
 
     def rows(self, view: Any, offset: Any, count: int, width: int, kind: Any) -> ndarray:
         """``count`` rows of a buffer's view, which may lie apart (3.6.2.4)."""
@@ -227,11 +231,14 @@ class _Reader:
         if index not in self.pictures:
             entry = _at(self.doc["images"], index)
             made = read_picture(self.uri(entry["uri"]) if "uri" in entry else self.view(entry["bufferView"]))
-            self.pixels += made.width * made.height
-            if self.pixels > MOST_PIXELS:
-                raise ValueError(f"its pictures have more than {MOST_PIXELS} pixels together")
-            self.pictures[index] = made
+            self.pictures[index] = self.counted(made)
         return self.pictures[index]
+
+    def counted(self, picture: Image.Image) -> Image.Image:
+        self.pixels += picture.width * picture.height
+        if self.pixels > MOST_PIXELS:
+            raise ValueError(f"its pictures have more than {MOST_PIXELS} pixels together")
+        return picture
 
     def material(self, index: int | None) -> _Material:
         """A material with what we use of it; None is the default one."""
@@ -243,9 +250,9 @@ class _Reader:
             info, pictures = surface.get("baseColorTexture"), None
             if info is not None:
                 texture = self.picture(info)
-                if factor is not None:
+                if factor is not None and factor.min() < 1:
                     levels = linear_from_srgb(np.arange(256, dtype=np.uint8)) * factor[:, None]
-                    texture = texture.point(srgb_from_linear(levels).reshape(-1).tolist())
+                    texture = self.counted(texture.point(srgb_from_linear(levels).reshape(-1).tolist()))
                 normal_map = self.picture(entry["normalTexture"]) if "normalTexture" in entry else None
                 pictures = PBRMaterial(baseColorTexture=texture, normalTexture=normal_map, metallicFactor=0, roughnessFactor=1)
             self.materials[index] = _Material(factor, pictures, info or {})

@@ -66,7 +66,7 @@ def check_text(text: bytes) -> None:
         raise ValueError(f"it has more than {MOST_TEXT >> 20} MiB or {MOST_LINES} lines of text: use a GLB")
 
 
-def read_picture(data: bytes) -> Image.Image:
+def read_picture(data: bytes | memoryview) -> Image.Image:
     """Decode a PNG, JPEG or WebP picture to RGB.
 
     Raises:

@@ -106,7 +106,9 @@ class _Beside(trimesh.resolvers.Resolver):
             raise FileNotFoundError(name)
         try:
             data = read_beside(self.path, name)
-            if not name.strip().lower().endswith(".mtl"):
+            if name.strip().lower().endswith(".mtl"):
+                check_text(data)
+            else:
                 picture = read_picture(data)
                 self.pixels += picture.width * picture.height
                 if self.pixels > MOST_PIXELS:
