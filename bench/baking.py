@@ -1,14 +1,15 @@
 """What is lost from an asset to its textured mesh, and how long it takes: ``python bench/baking.py RUNS [RUNS ...]``.
 
-RUNS are folders of finished runs. Each asset is meshed, unwrapped and baked with the exporters' own settings, then looked at from
-20 sides that were not baked. Rows go to a JSON file as they come; a second call does what is missing. ``--picture`` draws the worst.
+RUNS are folders of finished runs. Each asset is meshed, unwrapped and baked with the exporters' own settings, then looked at
+from 20 sides that were not baked. Rows go to a JSON file as they come; a second call does what is missing. ``--picture`` draws
+the worst.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,8 +46,8 @@ class Settings:
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Folders of runs."""
-    baking: Baking = Baking()
-    meshing: Meshing = Meshing()
+    baking: Baking = field(default_factory=Baking)
+    meshing: Meshing = field(default_factory=Meshing)
     limit: int | None = None
     """Only the first so many assets."""
     rows: Path = Path("bench/results/baking.json")

@@ -1,9 +1,9 @@
 """Bake what a representation shows into a mesh's texture.
 
-Everything happens in the space of the renders, which is sRGB: a representation blends its colours there, and whoever draws the
-mesh without light shows the texture's sRGB as they are, so texture and renders compare number by number. (In linear light, a mean
-would follow the brightest view.) Renders are premultiplied; the surface's colour is colour over alpha, and where alpha is low, at
-silhouettes, it says little of the surface, so it counts less or nothing.
+Everything happens in the space of the renders, which is sRGB: a representation blends its colours there, and whoever draws
+the mesh without light shows the texture's sRGB as they are, so texture and renders compare number by number. (In linear light,
+a mean would follow the brightest view.) Renders are premultiplied; the surface's colour is colour over alpha, and where alpha
+is low, at silhouettes, it says little of the surface, so it counts less or nothing.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def around(views: int, size: int, *, turn_deg: float = 0.0) -> Cameras:
     return look_at_origin(azimuth[None].float(), elevation[None].float(), width=size, height=size)
 
 
-def textured(mesh: trimesh.Trimesh, look: Look, settings: Baking = Baking()) -> trimesh.Trimesh:  # noqa: B008
+def textured(mesh: trimesh.Trimesh, look: Look, settings: Baking = Baking()) -> trimesh.Trimesh:
     """Unwrap a mesh and bake its texture from what a representation shows.
 
     ``metadata["unwrapped"]`` of the result says how it was cut.
