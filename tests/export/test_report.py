@@ -76,7 +76,7 @@ def meet(a, b):
 
 def test_intersections_are_those_of_a_slow_reference():
     rng = np.random.default_rng(0)
-    vertices = rng.uniform(size=(30, 1, 3)) + rng.normal(size=(30, 3, 3)) * 0.2
+    vertices = rng.uniform(size=(30, 1, 3)) + rng.normal(size=(30, 3, 3)) * 0.3
     faces = np.arange(90).reshape(30, 3)
     found = {tuple(sorted(pair)) for pair in intersections(vertices.reshape(-1, 3), faces).tolist()}
     expected = {(i, j) for i in range(30) for j in range(i + 1, 30) if meet(vertices[i], vertices[j])}
