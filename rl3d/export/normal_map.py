@@ -32,7 +32,7 @@ def tangent_space(
     fine = _unit(normals)
     local = np.stack([(fine * axis).sum(-1) for axis in (t, b, n)], -1)
     known = (local[..., 2:] > 0.1) & (np.linalg.norm(t, axis=-1, keepdims=True) > 0.5)
-    return np.where(known, local, np.float32([0, 0, 1])).astype(np.float32)
+    return np.where(known, local, np.array([0, 0, 1], np.float32)).astype(np.float32)
 
 
 def directions(

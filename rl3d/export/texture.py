@@ -152,7 +152,7 @@ def _blended(
 def _tangent_normals(sheet: Sheet, normals: Float32[ndarray, "k 3"], known: Bool[ndarray, "k"]) -> Float32[ndarray, "h w 3"]:
     """Normals of the world, at the texels with a face, as a map in tangent space; flat where none is known."""
     solid, hit = sheet.triangles, sheet.face >= 0
-    up = sheet.uv * np.float32([1, -1])  # v grows upwards
+    up = sheet.uv * np.array([1, -1], np.float32)  # v grows upwards
     along = directions(solid.vertices[solid.faces], up[solid.faces])
     smooth, face = sheet.interpolated(solid.normals), sheet.face[hit]
     local = tangent_space(np.where(known[:, None], normals, smooth), smooth, along[0][face], along[1][face])
@@ -174,10 +174,7 @@ def _spread(sheet: Sheet, values: Float32[ndarray, "k 3"], known: Bool[ndarray, 
         values[~known] = np.einsum("nk,nkc->nc", share, values[known][near])
     image = np.zeros((*hit.shape, 3), np.float32)
     image[hit] = values
-    if hit.any():
-        rows, columns = distance_transform_edt(~hit, return_distances=False, return_indices=True)
-        image = image[rows, columns]
-    return image
+    return _continued(image, hit)
 
 
 def refined(
@@ -237,7 +234,7 @@ def refined(
     start = texture.reshape(-1, 3)
     change = _conjugate_gradients(normal, back @ (target - read @ start), steps)
     found = (start + change).reshape(size, size, 3).clip(0, 1)
-    return _spread_from(found, used)
+    return _continued(found, used)
 
 
 def _reliable(
@@ -284,10 +281,13 @@ def _conjugate_gradients(normal, right: Float32[ndarray, "t 3"], steps: int) -> 
     return x
 
 
-def _spread_from(image: Float32[ndarray, "h w 3"], used: Bool[ndarray, "h w"]) -> Float32[ndarray, "h w 3"]:
+def _continued(image: Float32[ndarray, "h w 3"], used: Bool[ndarray, "h w"]) -> Float32[ndarray, "h w 3"]:
     """Continue an image from the texels that are used to all others."""
-    rows, columns = distance_transform_edt(~used, return_distances=False, return_indices=True)
-    return image[rows, columns]
+    if not used.any():
+        return image
+    nearest = distance_transform_edt(~used, return_distances=False, return_indices=True)
+    assert nearest is not None
+    return image[nearest[0], nearest[1]]
 
 
 def _picture(image: Float32[ndarray, "h w 3"]) -> Image.Image:
