@@ -1,14 +1,15 @@
 """What is lost from an asset to its textured mesh, and how long it takes: ``python bench/baking.py RUNS [RUNS ...]``.
 
-RUNS are folders of finished runs. Each asset is meshed, unwrapped and baked with the exporters' own settings, then looked at from
-20 sides that were not baked. Rows go to a JSON file as they come; a second call does what is missing. ``--picture`` draws the worst.
+RUNS are folders of finished runs. Each asset is meshed, unwrapped and baked with the exporters' own settings, then looked at
+from 20 sides that were not baked. Rows go to a JSON file as they come; a second call does what is missing. ``--picture`` draws
+the worst.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ import trimesh
 import tyro
 from PIL import Image
 
-from rl3d.export.mesh import to_mesh
+from rl3d.export.mesh import Meshing, shape
 from rl3d.export.ply import read_ply
 from rl3d.export.report import report, unseen_cameras
 from rl3d.export.texture import Baking, textured
@@ -45,11 +46,8 @@ class Settings:
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Folders of runs."""
-    baking: Baking = Baking()
-    resolution: int = 256
-    """Voxels along each side of the grid."""
-    faces: int = 20_000
-    """At most."""
+    baking: Baking = field(default_factory=Baking)
+    meshing: Meshing = field(default_factory=Meshing)
     limit: int | None = None
     """Only the first so many assets."""
     rows: Path = Path("bench/results/baking.json")
@@ -57,22 +55,11 @@ class Settings:
     """Where to draw the five of the lowest IoU, beside their representations."""
 
 
-def shaped(s: Settings, look) -> trimesh.Trimesh:
-    """The untextured mesh."""
-    import fast_simplification
-
-    mesh = to_mesh(look, resolution=s.resolution)
-    if len(mesh.faces) <= s.faces:
-        return mesh
-    vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32)
-    return trimesh.Trimesh(*fast_simplification.simplify(vertices, faces, target_count=s.faces), process=False)
-
-
 def measured(s: Settings, run: Path) -> tuple[dict[str, Any], trimesh.Trimesh]:
     """A row of one run, and its mesh."""
     look = look_at(read_ply(run / "asset.ply"))
     marks = [(time.process_time(), time.monotonic())]
-    mesh = shaped(s, look)
+    mesh, _ = shape(look, s.meshing)
     marks.append((time.process_time(), time.monotonic()))
     baked = textured(mesh, look, s.baking)
     marks.append((time.process_time(), time.monotonic()))
@@ -104,7 +91,7 @@ def drawn(s: Settings, runs: list[Path]) -> np.ndarray:
     cameras, rows = unseen_cameras().resized(192, 192).select([5, 8, 12]), []
     for run in runs:
         look = look_at(read_ply(run / "asset.ply"))
-        baked = textured(shaped(s, look), look, s.baking)
+        baked = textured(shape(look, s.meshing)[0], look, s.baking)
         for shown in (look, look_at_mesh(baked)):
             rows.append(torch.cat(list(shown(cameras).over(1.0)[0].clamp(0, 1)), 1))
     pairs = [torch.cat(rows[i : i + 2], 1) for i in range(0, len(rows), 2)]

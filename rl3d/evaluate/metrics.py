@@ -111,7 +111,7 @@ def bootstrap_interval(values: Float[Tensor, "n"], *, samples: int = 10_000, lev
 
 
 def f_score(a: Float[Tensor, "n 3"], b: Float[Tensor, "m 3"], threshold: float) -> float:
-    """The harmonic mean of the shares of each set's points that lie within ``threshold`` of the other (Knapitsch et al. 2017)."""
+    """The harmonic mean of the shares of each set's points within ``threshold`` of the other (Knapitsch et al. 2017)."""
     distances = torch.cdist(a, b)
     precision, recall = ((distances.amin(dim) <= threshold).float().mean() for dim in (1, 0))
     return float(2 * precision * recall / (precision + recall).clamp(min=1e-12))

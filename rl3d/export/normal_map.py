@@ -15,8 +15,8 @@ def tangent_space(
 ) -> Float32[ndarray, "*n 3"]:
     """Unit normals in the frame (tangent, bitangent, normal) of a surface: x along u, y along v (OpenGL's), z outwards.
 
-    The tangent is made perpendicular to the normal (Gram and Schmidt), and the bitangent is their cross product on the side where
-    v grows, as glTF 2.0 (sec. 3.7.2.1) builds it. Normals that point into the surface, or are none, are taken as the
+    The tangent is made perpendicular to the normal (Gram and Schmidt), and the bitangent is their cross product on the side
+    where v grows, as glTF 2.0 (sec. 3.7.2.1) builds it. Normals that point into the surface, or are none, are taken as the
     surface's own.
 
     Args:
@@ -32,7 +32,7 @@ def tangent_space(
     fine = _unit(normals)
     local = np.stack([(fine * axis).sum(-1) for axis in (t, b, n)], -1)
     known = (local[..., 2:] > 0.1) & (np.linalg.norm(t, axis=-1, keepdims=True) > 0.5)
-    return np.where(known, local, np.float32([0, 0, 1])).astype(np.float32)
+    return np.where(known, local, np.array([0, 0, 1], np.float32)).astype(np.float32)
 
 
 def directions(

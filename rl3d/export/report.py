@@ -54,10 +54,10 @@ def bake_gap(made: Views, baked: Views) -> dict[str, float | int]:
     """Measure what a mesh lost of a representation, over all views, inside the union of both silhouettes (alpha at least 1/2).
 
     A mesh is solid, a representation often fades towards its border; no texture mends that. So there are three PSNRs on each
-    background, in dB, at most 99: ``psnr_*`` compares with the representation as it is; ``psnr_solid_*`` with it made solid (colour
-    over alpha where alpha is at least 1/2, nothing elsewhere), which is the mesh's part of the gap; ``psnr_limit_*`` compares the
-    representation with itself made solid, which is about the best that any mesh could have. ``psnr_core`` looks only where both
-    are solid (alpha at least 0.99): the texture alone, on any background.
+    background, in dB, at most 99: ``psnr_*`` compares with the representation as it is; ``psnr_solid_*`` with it made solid
+    (colour over alpha where alpha is at least 1/2, nothing elsewhere), which is the mesh's part of the gap;
+    ``psnr_limit_*`` compares the representation with itself made solid, which is about the best that any mesh could have.
+    ``psnr_core`` looks only where both are solid (alpha at least 0.99): the texture alone, on any background.
 
     ``ssim_*`` is the structural similarity with the representation as it is (Wang et al. 2004: Gaussian window of 11 pixels,
     sigma 1.5), ``silhouette_iou`` the intersection over union of the silhouettes.

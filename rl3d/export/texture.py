@@ -1,9 +1,9 @@
 """Bake what a representation shows into a mesh's texture.
 
-Everything happens in the space of the renders, which is sRGB: a representation blends its colours there, and whoever draws the
-mesh without light shows the texture's sRGB as they are, so texture and renders compare number by number. (In linear light, a mean
-would follow the brightest view.) Renders are premultiplied; the surface's colour is colour over alpha, and where alpha is low, at
-silhouettes, it says little of the surface, so it counts less or nothing.
+Everything happens in the space of the renders, which is sRGB: a representation blends its colours there, and whoever draws
+the mesh without light shows the texture's sRGB as they are, so texture and renders compare number by number. (In linear light,
+a mean would follow the brightest view.) Renders are premultiplied; the surface's colour is colour over alpha, and where alpha
+is low, at silhouettes, it says little of the surface, so it counts less or nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from scipy.spatial import cKDTree
 from rl3d.cameras import look_at_origin
 from rl3d.export._blend_numba import blend
 from rl3d.export.normal_map import directions, tangent_space
-from rl3d.export.outline import fit_outline
 from rl3d.export.unwrap import Unwrapped, unwrap
 from rl3d.render import mesh as raster
 from rl3d.render.textured import triangles_of
@@ -41,8 +40,6 @@ class Baking:
     """How many renders, from all around."""
     view_size: int = 384
     """Pixels along each side of a render."""
-    outline: int = 3
-    """Steps that move vertices until silhouettes fit (:func:`rl3d.export.outline.fit_outline`); 0 leaves the shape alone."""
     refine: int = 12
     """Steps of conjugate gradients that fit the texture to the renders; 0 leaves the blend as it is."""
     smooth: float = 0.1
@@ -64,7 +61,7 @@ def around(views: int, size: int, *, turn_deg: float = 0.0) -> Cameras:
 
 
 def textured(mesh: trimesh.Trimesh, look: Look, settings: Baking = Baking()) -> trimesh.Trimesh:
-    """Fit a mesh's outline, unwrap it, and bake its texture from what a representation shows.
+    """Unwrap a mesh and bake its texture from what a representation shows.
 
     ``metadata["unwrapped"]`` of the result says how it was cut.
     The texels of each point of the surface are a mean of the views that see it, by how squarely they do and how solid it is
@@ -84,8 +81,6 @@ def textured(mesh: trimesh.Trimesh, look: Look, settings: Baking = Baking()) -> 
     views = look(around(settings.views, settings.view_size))
     if settings.normal_map and views.normals is None:
         raise ValueError("a normal map needs a representation that shows normals, and this one does not: leave it out")
-    if settings.outline > 0:
-        mesh = fit_outline(mesh, views, steps=settings.outline)
     cut = unwrap(mesh, size=settings.size, padding=settings.padding, limit_s=settings.unwrap_limit_s)
     sheet = Sheet.of(mesh, cut, settings.size)
     fragments = raster.rasterize(sheet.triangles, views.cameras, samples=1)
@@ -93,9 +88,7 @@ def textured(mesh: trimesh.Trimesh, look: Look, settings: Baking = Baking()) -> 
     texture = _spread(sheet, seen, weight > 0)
     if settings.refine > 0:
         texture = refined(texture, sheet, views, fragments, steps=settings.refine, smooth=settings.smooth)
-    material = trimesh.visual.material.PBRMaterial(
-        baseColorTexture=_picture(texture), metallicFactor=0.0, roughnessFactor=1.0
-    )
+    material = trimesh.visual.material.PBRMaterial(baseColorTexture=_picture(texture), metallicFactor=0.0, roughnessFactor=1.0)
     if settings.normal_map:
         assert views.normals is not None
         normals, weight = _blended(sheet, views, fragments, views.normals[0])
@@ -156,12 +149,10 @@ def _blended(
     return blend(points, normals, project, cameras.centers[0].cpu().numpy(), fragments.inverse_depth[0], layers)
 
 
-def _tangent_normals(
-    sheet: Sheet, normals: Float32[ndarray, "k 3"], known: Bool[ndarray, "k"]
-) -> Float32[ndarray, "h w 3"]:
+def _tangent_normals(sheet: Sheet, normals: Float32[ndarray, "k 3"], known: Bool[ndarray, "k"]) -> Float32[ndarray, "h w 3"]:
     """Normals of the world, at the texels with a face, as a map in tangent space; flat where none is known."""
     solid, hit = sheet.triangles, sheet.face >= 0
-    up = sheet.uv * np.float32([1, -1])  # v grows upwards
+    up = sheet.uv * np.array([1, -1], np.float32)  # v grows upwards
     along = directions(solid.vertices[solid.faces], up[solid.faces])
     smooth, face = sheet.interpolated(solid.normals), sheet.face[hit]
     local = tangent_space(np.where(known[:, None], normals, smooth), smooth, along[0][face], along[1][face])
@@ -183,10 +174,7 @@ def _spread(sheet: Sheet, values: Float32[ndarray, "k 3"], known: Bool[ndarray, 
         values[~known] = np.einsum("nk,nkc->nc", share, values[known][near])
     image = np.zeros((*hit.shape, 3), np.float32)
     image[hit] = values
-    if hit.any():
-        rows, columns = distance_transform_edt(~hit, return_distances=False, return_indices=True)
-        image = image[rows, columns]
-    return image
+    return _continued(image, hit)
 
 
 def refined(
@@ -246,7 +234,7 @@ def refined(
     start = texture.reshape(-1, 3)
     change = _conjugate_gradients(normal, back @ (target - read @ start), steps)
     found = (start + change).reshape(size, size, 3).clip(0, 1)
-    return _spread_from(found, used)
+    return _continued(found, used)
 
 
 def _reliable(
@@ -293,10 +281,13 @@ def _conjugate_gradients(normal, right: Float32[ndarray, "t 3"], steps: int) -> 
     return x
 
 
-def _spread_from(image: Float32[ndarray, "h w 3"], used: Bool[ndarray, "h w"]) -> Float32[ndarray, "h w 3"]:
+def _continued(image: Float32[ndarray, "h w 3"], used: Bool[ndarray, "h w"]) -> Float32[ndarray, "h w 3"]:
     """Continue an image from the texels that are used to all others."""
-    rows, columns = distance_transform_edt(~used, return_distances=False, return_indices=True)
-    return image[rows, columns]
+    if not used.any():
+        return image
+    nearest = distance_transform_edt(~used, return_distances=False, return_indices=True)
+    assert nearest is not None
+    return image[nearest[0], nearest[1]]
 
 
 def _picture(image: Float32[ndarray, "h w 3"]) -> Image.Image:

@@ -22,8 +22,8 @@ def welded(mesh: trimesh.Trimesh) -> tuple[Float[ndarray, "n 3"], Int[ndarray, "
 def topology(mesh: trimesh.Trimesh) -> dict[str, Any]:
     """Count faces, vertices and what is wrong with them, after :func:`welded`.
 
-    ``watertight``: each edge has two faces that pass it in opposite directions. ``manifold``: no edge has more than two, and the
-    faces around each vertex hang together over edges. ``self_intersections`` counts pairs of faces without a common
+    ``watertight``: each edge has two faces that pass it in opposite directions. ``manifold``: no edge has more than two, and
+    the faces around each vertex hang together over edges. ``self_intersections`` counts pairs of faces without a common
     vertex that cut through each other (:func:`intersections`).
     """
     vertices, faces = welded(mesh)
@@ -139,11 +139,11 @@ def _volume(a, b, c, d):
 def layout(mesh: trimesh.Trimesh) -> dict[str, Any] | None:
     """How a texture lies on a mesh, or None if it has none.
 
-    ``stretch_l2`` and ``stretch_linf`` are those of Sander et al., "Texture Mapping Progressive Meshes" (2001), sec. 3: lengths on
-    the surface for a length in the texture, root mean square and largest, scaled so that 1 is the least there can be. Of the
-    largest, ``stretch_p99`` says what 99 % of the surface keep. ``coverage`` is the share of the square that faces take,
-    ``overlap`` the share of it that two or more take (both sampled at 1024 x 1024 places); ``uncovered_faces`` have no area there;
-    ``texels_per_unit`` is the mean number along a world unit, where the texture has a picture.
+    ``stretch_l2`` and ``stretch_linf`` are those of Sander et al., "Texture Mapping Progressive Meshes" (2001), sec. 3:
+    lengths on the surface for a length in the texture, root mean square and largest, scaled so that 1 is the least there is.
+    Of the largest, ``stretch_p99`` says what 99 % of the surface keep. ``coverage`` is the share of the square that faces take,
+    ``overlap`` the share of it that two or more take (both sampled at 1024 x 1024 places); ``uncovered_faces`` have no area
+    there; ``texels_per_unit`` is the mean number along a world unit, where the texture has a picture.
     """
     visual = mesh.visual
     if visual.kind != "texture" or visual.uv is None:

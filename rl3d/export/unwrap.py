@@ -64,9 +64,7 @@ def unwrap(
     return project(mesh, size=size, padding=padding, how=f"projections along six axes (xatlas: {found})")
 
 
-def _by_xatlas(
-    mesh: trimesh.Trimesh, size: int, padding: int, limit_s: float, command: Sequence[str]
-) -> Unwrapped | str:
+def _by_xatlas(mesh: trimesh.Trimesh, size: int, padding: int, limit_s: float, command: Sequence[str]) -> Unwrapped | str:
     """What xatlas makes of a mesh, or why there is nothing."""
     asked, begun = io.BytesIO(), time.monotonic()
     vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.uint32)

@@ -49,8 +49,8 @@ def look_at_surface(triangles: raster.TriangleMesh, colours: Colours, *, samples
     def look(cameras: Cameras) -> Views:
         # A few views at a time: samples take memory.
         parts = [look_once(cameras.select(slice(i, i + 8))) for i in range(0, cameras.views, 8)]
-        images = (torch.cat([part.tensors()[i] for part in parts], 1) for i in range(4))
-        return Views(*images, cameras)
+        rgb, alpha, depth, normals = (torch.cat(images, 1) for images in zip(*(part.tensors() for part in parts), strict=True))
+        return Views(rgb, alpha, depth, normals, cameras)
 
     return look
 

@@ -23,14 +23,14 @@ def spiral():
     rim = [np.stack([r * np.cos(turns), r * np.sin(turns), turns / 20], 1) for r in (0.4, 0.8)]
     vertices = np.stack(rim, 1).reshape(-1, 3)
     i = 2 * np.arange(199)[:, None]
-    faces = np.concatenate([i + [0, 1, 3], i + [0, 3, 2]])
+    faces = np.concatenate([i + np.array(corners) for corners in ([0, 1, 3], [0, 3, 2])])
     return trimesh.Trimesh(vertices, faces, process=False)
 
 
 SHAPES = {
-    "sphere": lambda: trimesh.creation.icosphere(3),
+    "sphere": lambda: trimesh.creation.icosphere(2),
     "box": lambda: trimesh.creation.box((1, 0.5, 0.3)),
-    "torus": lambda: trimesh.creation.torus(0.6, 0.2),
+    "torus": lambda: trimesh.creation.torus(0.6, 0.2, 16, 16),
     "spiral": spiral,
     "triangle": lambda: trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2]]),
     "two": lambda: trimesh.util.concatenate([trimesh.creation.icosphere(1), trimesh.creation.box()]),
