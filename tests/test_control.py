@@ -64,8 +64,9 @@ def write(run: Run, text: str) -> None:
 
 def until(run: Run, last: int, at=None, value=None):
     """Do a run up to a step, with wishes made after some steps; the tensors of its state then."""
-    steps, scene = produce(run, value or recipe()), None
-    for report, scene in steps:
+    steps = produce(run, value or recipe())
+    while True:
+        report, scene = next(steps)
         for wish in (at or {}).get(report.step, []):
             ask(run, **wish)
         if report.step == last:

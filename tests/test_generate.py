@@ -299,10 +299,15 @@ def test_a_viewer_that_fails_leaves_the_run_alone_and_one_that_hangs_is_ended(he
         time.sleep(0.5)
     assert "no port is free" in capsys.readouterr().err
     viewer(monkeypatch, "Path('pid').write_text(str(os.getpid())); print('up'); time.sleep(100)")
-    with pytest.raises(KeyboardInterrupt), viewing.viewing(here, console):
-        while not Path("pid").is_file() or not Path("pid").read_text():
-            time.sleep(0.02)
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with viewing.viewing(here, console):
+            while not Path("pid").is_file() or not Path("pid").read_text():
+                time.sleep(0.02)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     with pytest.raises(ProcessLookupError):
         os.kill(int(Path("pid").read_text()), 0)
 

@@ -42,8 +42,9 @@ def test_watched_and_explained_it_ends_in_the_same_bytes(tmp_path):
     alone, seen = made(tmp_path / "alone"), made(tmp_path / "seen")
     states = []
     for run in (alone, seen):
-        steps, scene = produce(run, recipe()), None
-        for report, scene in steps:
+        steps = produce(run, recipe())
+        while True:
+            report, scene = next(steps)
             if run is seen:
                 watch(run)
                 if report.step > 1:
