@@ -269,8 +269,8 @@ def _wins(contestant: str, rival: str, said: Sequence[tuple[Pair, bool]]) -> Win
 def _share(values: Sequence[float], independent: Sequence[float] | None = None) -> Share:
     independent = values if independent is None else independent
     rate = math.fsum(independent) / len(independent) if independent else math.nan
-    counts = (sum(value == what for value in values) for what in (1, 0.5, 0))
-    return Share(*counts, rate, wilson(rate, len(independent)))
+    won, tied, lost = (sum(value == what for value in values) for what in (1, 0.5, 0))
+    return Share(won, tied, lost, rate, wilson(rate, len(independent)))
 
 
 def report(found: Wins) -> str:
