@@ -55,22 +55,25 @@ def read_pairs(path: Path, *, exist: bool = True) -> list[Pair]:
     """
     if not path.is_file():
         raise ValueError(f"there is no file of preferences {path}")
-    data, pairs = path.read_bytes(), []
-    for number, line in enumerate(data[: _sound(data)].split(b"\n"), 1):
-        if line.strip():
-            try:
-                pair, withdrawn = _pair(json.loads(line), path.parent, exist=exist)
+    data = path.read_bytes()
+    pairs: dict[int, Pair] = {}
+    try:
+        for number, line in enumerate(data[: _sound(data)].split(b"\n"), 1):
+            if line.strip():
+                pair, withdrawn = _pair(json.loads(line), path.parent)
                 if withdrawn:
                     _withdraw(pairs, pair)
                 else:
-                    pairs.append(pair)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: this is no JSON: {error}") from None
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{path}, line {number}: this is no text in UTF-8: {error}") from None
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: {error}") from None
-    return pairs
+                    pairs[number] = pair
+        for number in pairs if exist else ():
+            _exist(pairs[number])
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {number}: this is no JSON: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}, line {number}: this is no text in UTF-8: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}, line {number}: {error}") from None
+    return list(pairs.values())
 
 
 def record(path: Path, pair: Pair) -> None:
@@ -153,7 +156,7 @@ def _names(paths: Sequence[str], file: Path) -> str | list[str]:
     return names[0] if len(names) == 1 else names
 
 
-def _pair(line: Any, folder: Path, *, exist: bool) -> tuple[Pair, bool]:
+def _pair(line: Any, folder: Path) -> tuple[Pair, bool]:
     """A line as a choice, and whether it is withdrawn."""
     if not isinstance(line, dict):
         raise ValueError(f'a line is an object like {{"prompt": ..., "a": ..., "b": ..., "preferred": "a"}}; got {line!r}')
@@ -168,28 +171,30 @@ def _pair(line: Any, folder: Path, *, exist: bool) -> tuple[Pair, bool]:
     # Looked up by its text, so that what cannot be a key is wrong like any other.
     if not withdrawn and str(line["preferred"]) not in PREFERRED:
         raise ValueError(f'`preferred` must be "a", "b" or "tie" (null: withdrawn), got {line["preferred"]!r}')
-    one, other = (_paths(key, line[key], folder, exist=exist and not withdrawn) for key in ("a", "b"))
+    one, other = (_paths(key, line[key], folder) for key in ("a", "b"))
     preferred = PREFERRED.get(str(line["preferred"]), 0.5)
     return Pair(line["prompt"], one, other, preferred, str(line.get("annotator", ""))), withdrawn
 
 
-def _withdraw(pairs: list[Pair], pair: Pair) -> None:
-    for i in reversed(range(len(pairs))):
-        one = pairs[i]
+def _withdraw(pairs: dict[int, Pair], pair: Pair) -> None:
+    for number, one in reversed(pairs.items()):
         if (one.prompt, one.a, one.b, one.annotator) == (pair.prompt, pair.a, pair.b, pair.annotator):
-            del pairs[i]
+            del pairs[number]
             return
     raise ValueError("it withdraws a choice that was not made: there is none of this annotator, prompt, a and b before it")
 
 
-def _paths(key: str, value: Any, folder: Path, *, exist: bool) -> tuple[str, ...]:
+def _paths(key: str, value: Any, folder: Path) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"`{key}` must be a path, or a list of paths of pictures, got {value!r}")
     if len(names) > 1 and not all(name.lower().endswith(PICTURES) for name in names):
         raise ValueError(f"`{key}` is a list, so all in it must be pictures ({', '.join(PICTURES)}); got {value!r}")
-    paths = [folder / name for name in names]
-    for path in paths:
-        if exist and not path.exists():
-            raise ValueError(f"`{key}`: there is no {path}")
-    return tuple(map(str, paths))
+    return tuple(str(folder / name) for name in names)
+
+
+def _exist(pair: Pair) -> None:
+    for key, paths in (("a", pair.a), ("b", pair.b)):
+        for path in paths:
+            if not Path(path).exists():
+                raise ValueError(f"`{key}`: there is no {path}")

@@ -281,7 +281,7 @@ def test_what_a_session_recorded_trains_a_reward(tmp_path, capsys, monkeypatch):
     """From a contest of pictures, in which red wins, to a reward that prefers red."""
     monkeypatch.setenv("RL3D_WEIGHTS", str(tiny.write_weights(tmp_path / "weights")))
     rng = np.random.default_rng(0)
-    places = many(tmp_path, 60)
+    places = many(tmp_path, 40)
     for place in places:
         for path in place.iterdir():
             Image.fromarray((255 * np.ones((16, 16, 1)) * rng.uniform(0, 1, 3)).astype(np.uint8)).save(path)
@@ -298,6 +298,6 @@ def test_what_a_session_recorded_trains_a_reward(tmp_path, capsys, monkeypatch):
             session.undo()
             session.answer(question, "a" if red(question.a) > red(question.b) else "b")
     main(["reward", "train", str(tmp_path / "choices.jsonl"), "--out", str(tmp_path / "reward"), "--no-joint"])
-    assert "60 comparisons, 12 of them held out by prompt" in capsys.readouterr().out
+    assert "40 comparisons, 8 of them held out by prompt" in capsys.readouterr().out
     fitted = json.loads((tmp_path / "reward" / "reward.json").read_text())["report"]
     assert fitted["accuracy"] > 0.7

@@ -86,8 +86,6 @@ def add(
         for word, button in buttons.items():
             button.disabled = not session.undoable if word == "undo" else question is None
         bar.value = 100 * session.answered / max(1, len(session.asked))
-        state = f"{session.answered} of {len(session.asked)} answered" + f", {session.skipped} skipped" * bool(session.skipped)
-        told.content = state + (f", by {_plain(annotator)}" if annotator else "")
         if question is None:
             prompt.content = "## Thank you\n\nThat was the last pair." + _verdict(file, places)
         else:
@@ -96,25 +94,26 @@ def add(
         for stage in list(stages.values()):
             stage(question)
         shown_at = time.monotonic()
+        state = f"{session.answered} of {len(session.asked)} answered" + f", {session.skipped} skipped" * bool(session.skipped)
+        told.content = state + (f", by {_plain(annotator)}" if annotator else "")
 
     def press(word: str) -> None:
-        # One press at a time; those that come while another is answered are of the pair before.
-        if not lock.acquire(blocking=False):
-            return
-        try:
+        pressed_at = time.monotonic()
+        with lock:
             question = session.current
-            if word == "undo":
-                done = session.undo()
-            elif question is None or time.monotonic() - shown_at < SETTLE:
+            try:
+                if word == "undo":
+                    done = session.undo()
+                elif question is None or pressed_at - shown_at < SETTLE:
+                    # It was pressed for the pair before, or for one that nobody can have looked at.
+                    return
+                else:
+                    done = session.skip(question) if word == "skip" else session.answer(question, word)
+            except OSError as error:
+                told.content = f"**This was not recorded:** {error.strerror or error}"
                 return
-            else:
-                done = session.skip(question) if word == "skip" else session.answer(question, word)
             if done:
                 update()
-        except OSError as error:
-            told.content = f"**This was not recorded:** {error.strerror or error}"
-        finally:
-            lock.release()
 
     for word, button in buttons.items():
         command = gui.add_command(button.label.split("  ")[0], hotkey=KEYS[word])  # pyright: ignore[reportArgumentType]
