@@ -110,7 +110,7 @@ def open_server(
         raise RuntimeError(f"viser {viser.__version__} serves in a way that the gate does not know: install viser 1.1")
     server.gui.configure_theme(show_share_button=False, show_logo=False)
     # What listens everywhere is opened here by the name of here.
-    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+    name = "127.0.0.1" if address == "0.0.0.0" else "::1" if address == "::" else address
     name = f"[{name}]" if ":" in name else name
     return Opened(server, f"http://{name}:{port}/" + (f"?token={token}" if token else ""))
 
@@ -174,8 +174,9 @@ class Gate:
         def guarded(handler, host, port, *, process_request, **settings):
             self.stands = True
             settings |= {"max_size": LARGEST_MESSAGE, "max_queue": 4, "open_timeout": PATIENCE, "logger": self.quiet}
-            request = partial(self.request, viser_request=process_request)
-            return serve(handler, sock=self.door, process_request=request, create_connection=partial(Visitor, self), **settings)
+            settings["process_request"] = partial(self.request, viser_request=process_request)
+            settings["create_connection"] = partial(Visitor, self)
+            return serve(handler, sock=self.door, **settings)
 
         websockets.asyncio.server.serve = guarded
         try:

@@ -171,6 +171,8 @@ def _stage(client: viser.ClientHandle) -> Callable[[Question | None], None]:
             follow()
 
     client.camera.position = START * max(1.0, 1.2 / client.camera.aspect)
+    # A new position takes along what is looked at.
+    client.camera.look_at = (0.0, 0.0, 0.0)
     client.camera.on_update(lambda _: follow())
     return show
 
@@ -214,7 +216,7 @@ def _verdict(file: Path, places: Sequence[Path]) -> str:
     """Who wins, in Markdown, if the file holds a contest."""
     with suppress(ValueError):
         found = wins(read_pairs(file, exist=False), places)
-        return "".join(f"\n\n```\n{report(one)}\n```" for one in found)
+        return "".join("\n\n" + "\n\n".join(_plain(line.strip()) for line in report(one).splitlines()) for one in found)
     return ""
 
 

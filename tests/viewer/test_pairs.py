@@ -152,7 +152,7 @@ def test_a_blind_contest_hides_names_until_its_end(places, opened, tmp_path):
             assert word not in client.all
         client.nodes.clear()
         client.press("2")
-    assert client.hear(lambda: client.reads("basic-recipe against tuned-recipe"))
+    assert client.hear(lambda: client.reads(r"basic\-recipe against tuned\-recipe"))
     assert client.reads("95 % intervals")
 
 
