@@ -193,6 +193,8 @@ class Share:
     """Of 95 %, by Wilson's score (1927). Ties vary less than the coin that it assumes, so with them it is on the safe side."""
 
     def __str__(self) -> str:
+        if math.isnan(self.rate):
+            return "nothing was compared"
         low, high = self.interval
         counts = f"{self.wins} won, {self.ties} ties, {self.losses} lost"
         return f"{100 * self.rate:.1f} % [{100 * low:.1f}, {100 * high:.1f}]: {counts}"

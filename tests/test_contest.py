@@ -252,6 +252,7 @@ def test_nothing_compared_on_a_side_says_so():
     (found,) = wins(said("wl"))
     assert math.isnan(found.when_right.rate)
     assert found.when_right.interval == (0, 1)
+    assert "stood right: nothing was compared" in report(found)
 
 
 def fails(capsys, *words: str) -> str:

@@ -181,7 +181,7 @@ def _put(scene: viser.SceneApi, name: str, paths: Sequence[str]) -> list[Any]:
     """Put an asset into a scene; gives the pictures, if it is those."""
     if paths[0].lower().endswith(PICTURES):
         sheet = _row(paths)
-        scale = 2 / max(sheet.shape[:2])
+        scale = 1.8 / max(sheet.shape[:2])
         return [scene.add_image(name, sheet, sheet.shape[1] * scale, sheet.shape[0] * scale, format="png")]
     asset = load_asset(paths[0])
     if asset.surface is not None:
