@@ -533,11 +533,12 @@ def test_the_silent_are_shown_out_in_time(monkeypatch):
         opened.server.stop()
 
 
-def test_too_many_inside_are_told_so_and_the_next_comes_in_when_one_leaves(local, monkeypatch):
+def test_too_many_inside_are_told_so_and_the_next_comes_in_when_one_leaves(monkeypatch):
     monkeypatch.setattr(gate, "MOST_INSIDE", 3)
+    opened = open_server("127.0.0.1", 0)
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(join(local)) for _ in range(3)]
-        assert get(local)[0] == 503
+        stack.callback(opened.server.stop)
+        clients = [stack.enter_context(join(opened)) for _ in range(3)]
+        assert get(opened)[0] == 503
         clients[0].close()
-        assert until(lambda: get(local)[0] == 200)
-    assert until(lambda: get(local)[0] == 200)
+        assert until(lambda: get(opened)[0] == 200)
