@@ -1,9 +1,9 @@
 """What the mesh exporter loses: ``python bench/meshing.py [--limit 3]``, and ``--picture docs/meshing.png`` once it is done.
 
-Splats are fitted to true renders of toys, so that neither prior nor optimisation is measured; they are meshed in several ways, and
-compared with what is seen of the true surface: Chamfer distance (mean over both directions, in world units; the object fits the
-unit sphere) and F-score at 0.01. "exact" rows fuse the true renders' depth instead, and show what fusion alone loses. Poisson is
-the screened one of pymeshlab (Kazhdan & Hoppe 2013) from the points and normals of the same renders. Rows are kept; a second call
+Splats are fitted to true renders of toys, so that neither prior nor optimisation is measured; they are meshed in several ways,
+and compared with what is seen of the true surface: Chamfer distance (mean over both directions, in world units; the object fits
+the unit sphere) and F-score at 0.01. "exact" rows fuse the true renders' depth instead, and show what fusion alone loses. Poisson
+is the screened one of pymeshlab (Kazhdan & Hoppe 2013) from the points and normals of the same renders. Rows are kept; a second call
 does what is missing. Seconds are of CPU, all threads together, without the fit; of decimated
 and closed meshes, those beyond the dense mesh's.
 """
@@ -43,11 +43,20 @@ from rl3d.toybox.render import render, triangles
 from rl3d.toybox.things import Item, Spec
 from rl3d.types import Cameras, Look, Splats, Views
 
-KINDS = "mug chair lamp ladder box key umbrella tree windmill teapot castle airplane".split()
+KINDS = ["mug", "chair", "lamp", "ladder", "box", "key", "umbrella", "tree", "windmill", "teapot", "castle", "airplane"]
 POINTS = 50_000
 TOLERANCE = 0.01
 """Of the F-score, in world units."""
-WAYS = ("before", "quick", "256^3", "20k faces", "20k faces, watertight", "Poisson", "Poisson, bias removed", "exact depth, 256^3")
+WAYS = (
+    "before",
+    "quick",
+    "256^3",
+    "20k faces",
+    "20k faces, watertight",
+    "Poisson",
+    "Poisson, bias removed",
+    "exact depth, 256^3",
+)
 
 
 @dataclass(frozen=True)
@@ -107,7 +116,7 @@ def compare(mesh: trimesh.Trimesh, truth: Float[ndarray, "n 3"]) -> dict[str, fl
 
 
 def before(look: Look) -> trimesh.Trimesh:
-    """The exporter as it was: 36 views of 128 pixels, 96^3 voxels; any view that shows nothing carves; the mean of all depth."""
+    """The exporter as it was: 36 views of 128 pixels, 96^3 voxels; any view that shows nothing carves; depth's mean."""
     views = look(orbit_cameras(12, (-25.0, 15.0, 55.0), 128))
     assert views.depth is not None
     size, alpha, depth = 96, views.alpha[0], views.depth[0]
@@ -132,7 +141,8 @@ def poisson(look: Look, *, unbiased: bool = False) -> trimesh.Trimesh:
     import pymeshlab
 
     views = look(lattice_cameras(64, 256))
-    assert views.depth is not None and views.normals is not None
+    assert views.depth is not None
+    assert views.normals is not None
     depth = views.depth - (depth_bias(views) if unbiased else 0.0)
     shown = (views.alpha[0, ..., 0] > 0.7) & (views.normals[0].norm(dim=-1) > 0.5)
     points, normals = points_from_depth(depth, views.cameras)[0][shown], views.normals[0][shown]
@@ -202,7 +212,8 @@ def draw(path: Path, cache: Path, kinds: tuple[str, ...] = ("mug", "chair", "win
 
 def main(s: Settings) -> None:
     if s.picture is not None:
-        return draw(s.picture, s.cache)
+        draw(s.picture, s.cache)
+        return
     rows: list[dict[str, Any]] = json.loads(s.rows.read_text()) if s.rows.is_file() else []
     known = {(row["kind"], row["way"]) for row in rows}
     for kind in KINDS[: s.limit]:

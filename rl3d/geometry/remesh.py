@@ -143,7 +143,9 @@ def watertight(mesh: trimesh.Trimesh, *, faces: int | None = None) -> trimesh.Tr
     out = solid.to_mesh()
     made = trimesh.Trimesh(np.asarray(out.vert_properties, np.float64)[:, :3], out.tri_verts.astype(np.int64), process=False)
     if not made.volume > 0:
-        raise ValueError(f"the mesh encloses a volume of {made.volume:.3g}, so it is no solid: its faces look inwards, or it is flat")
+        raise ValueError(
+            f"the mesh encloses a volume of {made.volume:.3g}, so it is no solid: its faces look inwards, or it is flat"
+        )
     return made
 
 

@@ -37,8 +37,8 @@ def fuse(
 
     A voxel's distance is the largest of two. One is the mean over the views that see it of what depth says, weighed by how
     squarely the surface is seen; beyond the surface a view says less and less, so that thin sheets do not grow on their backs.
-    The other is how far the voxel lies beside the silhouette: depth says little where a surface is seen edge-on, and the contour
-    of alpha one half says most. So thin legs and blades stay, and edges are not stairs. What nothing ever saw is inside: the
+    The other is how far the voxel lies beside the silhouette: depth says little where a surface is seen edge-on, and the
+    contour of alpha one half says most. So thin legs and blades stay, and edges are not stairs. What nothing ever saw is inside: the
     surface is closed without guessing. What is outside of the sphere of radius ``extent`` is cut off.
 
     Angles come from depth itself, so that pixels which mix two surfaces, and hang between them, weigh nothing.
@@ -135,9 +135,7 @@ def _spread(count: int) -> list[int]:
     return [i * step % count for i in range(count)]
 
 
-def surface(
-    field: Float32[ndarray, "x y z"], *, extent: float = 1.0, smooth: int = 5, debris: float = 0.01
-) -> trimesh.Trimesh:
+def surface(field: Float32[ndarray, "x y z"], *, extent: float = 1.0, smooth: int = 5, debris: float = 0.01) -> trimesh.Trimesh:
     """Extract the zero level of a signed distance grid as a closed mesh with outward faces (Lewiner et al. 2003).
 
     Args:
