@@ -1,11 +1,11 @@
 """What the mesh exporter loses: ``python bench/meshing.py [--limit 3]``, and ``--picture docs/meshing.png`` once it is done.
 
 Splats are fitted to true renders of toys, so that neither prior nor optimisation is measured; they are meshed in several
-ways, and compared with what is seen of the true surface: Chamfer distance (mean over both directions, in world units; the object
-fits the unit sphere) and F-score at 0.01. The "exact" row fuses the true renders' depth instead, and shows what fusion alone
-loses. Poisson is the screened one of pymeshlab (Kazhdan & Hoppe 2013) from the points and normals of the same renders. Rows are
-kept; a second call does what is missing. Seconds are of CPU, all threads together, without the fit; of decimated and closed
-meshes, those beyond the dense mesh's.
+ways, and compared with what is seen of the true surface: Chamfer distance (mean over both directions, in world units; the
+object fits the unit sphere) and F-score at 0.01. The "exact" row fuses the true renders' depth instead, and shows what fusion
+alone loses. Poisson is the screened one of pymeshlab (Kazhdan & Hoppe 2013) from the points and normals of the same renders.
+Rows are kept; a second call does what is missing. Seconds are of CPU, all threads together, without the fit; of decimated and
+closed meshes, those beyond the dense mesh's.
 """
 
 from __future__ import annotations
