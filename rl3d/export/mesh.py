@@ -62,9 +62,9 @@ def shape(look: Look, settings: Meshing = Meshing()) -> tuple[trimesh.Trimesh, V
         raise ValueError("a mesh is made of depth, and these views have none: render them with depth")
     mesh = surface(fuse(views, resolution=settings.resolution), smooth=min(settings.smooth, 2), debris=settings.debris)
     mesh = bilateral(mesh, rounds=settings.smooth)
-    if settings.faces is not None:
-        mesh = decimate(mesh, settings.faces)
-    return (watertight(mesh) if settings.watertight else mesh), views
+    if settings.watertight:
+        return watertight(mesh, faces=settings.faces), views
+    return (mesh if settings.faces is None else decimate(mesh, settings.faces)), views
 
 
 def to_mesh(look: Look, settings: Meshing = Meshing()) -> trimesh.Trimesh:

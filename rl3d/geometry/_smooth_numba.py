@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import no_type_check
 
-import numpy as np
 from numba import njit, prange
 
 COMPILED = {"cache": True, "nogil": True, "error_model": "numpy"}

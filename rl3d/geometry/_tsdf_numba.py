@@ -20,7 +20,7 @@ def contour_distances(alpha, reach, out):
     The contour is the segments of marching squares, so it lies between pixels. ``alpha`` and ``out`` are ``[v h w]``.
     """
     views, height, width = alpha.shape
-    near = int(math.ceil(reach))
+    near = math.ceil(reach)
     for v in prange(views):
         a, best = alpha[v], out[v]
         best[:] = reach
@@ -56,8 +56,8 @@ def contour_distances(alpha, reach, out):
 def integrate(images, project, focal, extent, truncation, votes, field):
     """Fill a grid ``[x y z]`` with signed distances: see :func:`rl3d.geometry.tsdf.fuse`.
 
-    ``images`` is ``[v h w 3]``: a depth's weight, the depth times it, and the distance from the contour in pixels; they are read
-    bilinearly. ``project`` takes points to pixels, ``[v 3 4]``; ``focal`` is ``[v]``, in pixels.
+    ``images`` is ``[v h w 3]``: a depth's weight, the depth times it, and the distance from the contour in pixels; they are
+    read bilinearly. ``project`` takes points to pixels, ``[v 3 4]``; ``focal`` is ``[v]``, in pixels.
     """
     views, height, width, _ = images.shape
     size = field.shape[0]
