@@ -9,6 +9,7 @@ from PIL import Image
 
 from rl3d.export.mesh import write_glb
 from rl3d.export.ply import write_ply
+from rl3d.export.splat_files import splat_bytes
 from rl3d.math import rgb_from_sh, rotation_from_quat
 from rl3d.recipe import BestOf, starting_from
 from rl3d.representations.densify import Prune
@@ -180,3 +181,24 @@ def test_a_recipe_that_starts_from_an_asset_keeps_it_in_sight(tmp_path):
 def test_recipes_that_cannot_start_from_an_asset_say_so(changes, says):
     with pytest.raises(ValueError, match=says):
         starting_from(replace(tiny_recipe(start=Ball()), **changes), "a.ply")
+
+
+@pytest.mark.parametrize("kind", ["ply", "compressed.ply", "splat", "spz", "glb"])
+def test_splats_of_every_kind_of_file_stand_as_they_did(tmp_path, kind):
+    splats = blob(50).splats()
+    splats = replace(splats, means=splats.means * 1.8)
+    (tmp_path / f"a.{kind}").write_bytes(splat_bytes(splats, kind))
+    start = FromFile(str(tmp_path / f"a.{kind}"))
+    assert start.is_splats
+    found = build(tmp_path / f"a.{kind}").means
+    torch.testing.assert_close(torch.cdist(splats.means, found).amin(1), torch.zeros(50), atol=2e-3, rtol=0)
+    # The axis that is up in the file is what it says, if it is said; and SPZ and glTF say y by themselves.
+    other = build(tmp_path / f"a.{kind}", up="z" if kind in ("spz", "glb") else "y").means
+    turned = splats.means[:, [1, 2, 0]] if kind in ("spz", "glb") else splats.means[:, [2, 0, 1]]
+    torch.testing.assert_close(torch.cdist(turned, other).amin(1), torch.zeros(50), atol=2e-3, rtol=0)
+
+
+def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path):
+    (tmp_path / "a.spz").write_bytes(b"PK\3\4 a zip")
+    with pytest.raises(ValueError, match=r"a\.spz holds no Gaussian splats"):
+        build(tmp_path / "a.spz")

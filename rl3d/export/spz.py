@@ -1,9 +1,13 @@
-"""Gaussian splats as SPZ (Niantic, https://github.com/nianticlabs/spz): about 15 bytes for each.
+"""Gaussian splats as SPZ (Niantic, https://github.com/nianticlabs/spz): about 17 bytes for each of an asset of rl3d.
 
 Its README describes the format and ``load-spz.cc`` settles it. Attributes lie one after another behind a header: places as
 24-bit fixed-point numbers, opacities, colours, logarithms of scale in steps of 1/16, quaternions, harmonics. Versions 1 to 3
 are one gzip stream; version 4 has a Zstandard stream for each attribute. Version 3 is written: the newest that viewers
-in use (Spark, PlayCanvas, Niantic's) all read, and the first with exact rotations. All four are read.
+in use (Spark, PlayCanvas, Niantic's) all read, and the first with good rotations. All four are read.
+
+SPZ prescribes axes: x right, y up, z back (RUB), "the OpenGL and three.js convention", in which a viewer looks along -z. We
+take an object's front to be +z there, which faces that viewer, as in glTF; the README does not say. Not all programs keep to
+it: splat-transform of version 3 writes SPZ in the axes of PLY, and reads it so.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ MAGIC = b"NGSP"
 _HEADER = struct.Struct("<4sIIBBBB")
 """Magic, version, Gaussians, degree of harmonics, fractional bits, flags, and in version 4 the number of streams."""
 _COLOR = 0.15
-"""Bytes per coefficient of degree 0, of 255: so that colours a little beyond [0, 1] can be stored."""
+"""A byte holds 0.5 + this times a coefficient: less than the harmonic itself, so that colours may leave [0, 1] a little."""
 _RATIO, _SLACK = 64, 1 << 16
 """Bytes that one byte of a file may become, and that any file may: real ones reach about 8 for one, gzip bombs 1000."""
 
@@ -71,7 +75,7 @@ def spz_bytes(splats: Splats) -> bytes:
         byte(step * np.floor((np.rint(128 * rest) + 128 + step // 2) / step)),
     ]
     header = _HEADER.pack(MAGIC, 3, n, math.isqrt(k) - 1, bits, 0, 0)
-    pack = zlib.compressobj(9, wbits=31)
+    pack = zlib.compressobj(wbits=31)
     return pack.compress(header + b"".join(np.ascontiguousarray(x).tobytes() for x in streams)) + pack.flush()
 
 

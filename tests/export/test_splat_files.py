@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from spz4 import as_version_4
 
 from rl3d.assets import load_asset
 from rl3d.cameras import look_at_origin
@@ -157,6 +158,32 @@ def test_older_spz_files_are_read(version):
     wanted = rotation_from_quat(torch.from_numpy(quats).float())
     # Before version 3, w is what is left of the length, and worst where it is small.
     assert (rotation_from_quat(found.quats) * wanted).sum(1).min() > 1 - (1e-5 if version == 3 else 2e-2)
+
+
+@pytest.mark.parametrize("degree", [0, 2])
+def test_spz_of_version_4_holds_the_same(degree):
+    data = splat_bytes(some(degree=degree), "spz")
+    packed = as_version_4(data)
+    for name, x in splats_from_spz(packed).tensors().items():
+        assert torch.equal(x, splats_from_spz(data).tensors()[name])
+    toc, first = slice(32, 48), 32 + 16 * packed[15]
+    for spoilt, message in (
+        (packed[:-1], "cut short"),
+        (packed[:40], "5 attributes|6 attributes"),
+        (packed[:32] + struct.pack("<QQ", 10**15, 5400) + packed[48:], "cut short"),
+        (packed[:32] + struct.pack("<QQ", *struct.unpack("<Q8x", packed[toc]), 10**15) + packed[48:], "unpacks to"),
+        (packed[:8] + struct.pack("<I", 2**31) + packed[12:], "packed ones can hold"),
+        (packed[:first] + bytes(4) + packed[first + 4 :], "broken SPZ: stream 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            splats_from_spz(spoilt)
+
+
+def test_extensions_of_spz_are_ignored_with_a_warning():
+    body = bytearray(spz_by_hand(3)[0])
+    body[14] |= 2
+    with pytest.warns(UserWarning, match="extensions"):
+        assert len(splats_from_spz(gzip.compress(bytes(body) + struct.pack("<III", 0xADBE0002, 4, 0)))) == 40
 
 
 def test_spz_of_degree_4_loses_it_with_a_warning():
