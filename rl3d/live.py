@@ -88,6 +88,8 @@ class Live:
         if report is None or not (explain or (watched and self._why_step != report.step and self.reasons.due)):
             return False
         with suppress(OSError), self.reasons.work():
-            write_explanation(why_path(self.run), explained(report, o, watcher), durable=False)
+            # Judging all views costs more than all else, so it is done only for who asks, and at checkpoints.
+            found = explained(report, o, watcher if explain else None)
+            write_explanation(why_path(self.run), found, durable=False)
             self._why_step = report.step
         return True
