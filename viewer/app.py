@@ -12,7 +12,7 @@ import tyro
 import viser
 from tyro.conf import Positional, arg
 
-from rl3d.viewer import gallery
+from rl3d.viewer import compare, gallery, run
 from rl3d.viewer.entries import entry, is_run
 from rl3d.viewer.page import Page, Thrift
 
@@ -71,9 +71,18 @@ def serve(paths: tuple[Path, ...], host: str = "127.0.0.1", port: int = 0) -> vi
 
 
 def home(page: Page, paths: tuple[Path, ...]) -> None:
-    """What a tab shows first: the one thing that was named, or the gallery."""
+    """What a tab shows first: the one thing that was named, several side by side, or the gallery of a folder."""
 
     def open_them(chosen: list[Path]) -> None:
-        page.say("open", str(chosen))
+        if len(chosen) == 1:
+            run.show(page, chosen[0], to_gallery)
+        else:
+            compare.show(page, chosen, to_gallery)
 
-    gallery.show(page, paths, open_them)
+    def to_gallery() -> None:
+        gallery.show(page, paths, open_them)
+
+    if all(path.is_file() or is_run(path) for path in paths):
+        open_them(list(paths))
+    else:
+        to_gallery()

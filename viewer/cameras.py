@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -36,6 +37,31 @@ def look_here(camera: viser.CameraHandle, aspect: float = 1.0) -> None:
     camera.fov = math.radians(FOV_Y_DEG)
 
 
+class Framing:
+    """Keeps a whole object in a client's sight as its canvas changes, until the client moves the camera itself."""
+
+    def __init__(self, camera_of: Callable[[], viser.CameraHandle], share: Callable[[float], float] = lambda aspect: aspect):
+        self._camera_of, self._share = camera_of, share
+        """The second turns the width over height of the canvas into that of what one object has of it."""
+        self._placed: tuple[float, float, float] | None = None
+
+    def place(self) -> None:
+        """Look at the whole object, its front a little from the side and from above."""
+        camera = self._camera_of()
+        aspect = self._share(camera.aspect)
+        self._placed = first_position(aspect)
+        look_here(camera, aspect)
+
+    def keep(self) -> None:
+        """Place the camera anew where the canvas has another shape now."""
+        now = self._camera_of()
+        if self._placed is not None and np.allclose(now.position, self._placed, atol=0.02):
+            if not np.allclose(first_position(self._share(now.aspect)), self._placed, atol=0.02):
+                self.place()
+        else:
+            self._placed = None
+
+
 def first_position(aspect: float = 1.0) -> tuple[float, float, float]:
     """From where an object is first seen; further away where the canvas is narrow."""
     distance = 3.0 / min(1.0, aspect)
@@ -48,3 +74,8 @@ def as_pose(cameras: Cameras, view: int) -> tuple[np.ndarray, np.ndarray]:
     """The rotation (wxyz) and place of one of our cameras in the world, as viser's frustums take them."""
     world_from_cam = torch.linalg.inv(cameras.cam_from_world[0, view].double()).numpy()
     return tf.SO3.from_matrix(world_from_cam[:3, :3]).wxyz, world_from_cam[:3, 3]
+
+
+def fov_y(cameras: Cameras, view: int) -> float:
+    """The vertical field of view of one of our cameras, in radians."""
+    return 2 * math.atan(0.5 * cameras.height / float(cameras.intrinsics[0, view, 1, 1]))

@@ -6,7 +6,7 @@ import numpy as np
 import viser
 
 from rl3d.export.pictures import to_uint8
-from rl3d.viewer.cameras import look_here
+from rl3d.viewer.cameras import Framing
 from rl3d.viewer.page import Page
 from rl3d.viewer.stream import Stream
 from rl3d.viewer.subjects import Subject, colours, covariances
@@ -35,12 +35,11 @@ class Stage:
         self._shape.on_update(page.on(self._draw))
         self._background.on_update(page.on(self._draw))
         self._grid.on_update(page.on(self._draw_ground))
-        home.on_click(page.on_each(self.look_here))
+        framing = Framing(lambda: page.client.camera)
+        home.on_click(page.on_each(framing.place))
+        framing.place()
+        page.every(0.5, framing.keep, thrifty=False)
         self._draw_ground()
-
-    def look_here(self) -> None:
-        """Look at the whole object, its front a little from the side and from above."""
-        look_here(self.page.client.camera, self.page.client.camera.aspect)
 
     def put(self, subject: Subject) -> None:
         """Show this instead of what was shown."""
