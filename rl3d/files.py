@@ -1,32 +1,39 @@
-"""Files that appear whole or not at all, and records that are added line by line."""
+"""Files that appear whole or not at all, records that are added line by line, and tensors with what is said of them."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
+from torch import Tensor
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that readers see the old bytes or the new ones, never a part, even after a power cut."""
+
+def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file so that readers see the old bytes or the new ones, never a part; even after a power cut, if ``durable``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def append_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Add a line to a file of JSON lines; a line that a kill cut stays by itself."""
+    """Add a line to a file of JSON lines, one process at a time; a line that a kill cut stays by itself."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
@@ -43,3 +50,29 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
     return records
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
+    """Tensors and plain JSON as the bytes of one safetensors file; tensors are copied to the CPU."""
+    plain = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    return safetensors.torch.save(plain, metadata={"rl3d": json.dumps(about)})
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read back what :func:`tensor_bytes` made, without running anything in it.
+
+    Raises:
+        ValueError: if the file is damaged, or not of this kind.
+        FileNotFoundError: if there is none.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:  # pyright: ignore
+            about = json.loads((file.metadata() or {})["rl3d"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise
+    except (safetensors.SafetensorError, KeyError, ValueError, RecursionError, OSError) as error:
+        raise ValueError(f"{path} is damaged ({error})") from None
+    if not isinstance(about, dict):
+        raise ValueError(f"{path} is damaged (what it says of itself is a {type(about).__name__})")
+    return tensors, about

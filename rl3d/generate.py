@@ -13,10 +13,13 @@ from pathlib import Path
 import torch
 
 from rl3d.cameras import evaluation_cameras
+from rl3d.control import Control
+from rl3d.explanation import explain, why_path, write_explanation
 from rl3d.export.mesh import to_mesh, write_glb
 from rl3d.export.pictures import contact_sheet, png_bytes, write_turntable
 from rl3d.export.ply import write_ply
 from rl3d.files import write_whole
+from rl3d.live import Live
 from rl3d.optimize import Optimization, Report
 from rl3d.priors.lora_files import save_lora
 from rl3d.protocols import Representation, Shown
@@ -24,7 +27,8 @@ from rl3d.recipe import Recipe, describe
 from rl3d.record import Alert, Log, LogName, Watcher, first_alert, line, open_log, value_of
 from rl3d.rewards.base import SplatScene
 from rl3d.run import Run, circumstances
-from rl3d.search import Contest, begin, optimize, restore, state
+from rl3d.search import Contest, advance, begin, restore, state
+from rl3d.snapshot import is_kept, saved_steps, scene_path, write_snapshot
 from rl3d.tutor import LEARNS
 from rl3d.types import Cameras, Look, Prompt, Splats, Views
 
@@ -60,16 +64,20 @@ def create(run: Run, request: Request, recipe: Recipe, source: Path) -> None:
 
 
 def produce(
-    run: Run, recipe: Recipe, *, device: str = "cpu", logs: Sequence[LogName] = ()
+    run: Run, recipe: Recipe, *, device: str = "cpu", logs: Sequence[LogName] = (), control: Control | None = None
 ) -> Iterator[tuple[Report, Optimization | Contest]]:
     """Do a run, or what is left of it; yields after every step. When it ends the folder is complete.
 
     It may end before the recipe's steps are done, where its reward rises while guards fall (:class:`rl3d.recipe.Watch`).
     ``logs`` get the lines of ``metrics.jsonl`` too.
 
-    Leaving early (an exception, Ctrl-C) saves a checkpoint first, so that nothing is lost.
+    Between steps it does what is asked of it (:mod:`rl3d.control`), and shows itself to whoever watches (:mod:`rl3d.live`); a
+    caller that wants to know whether it is paused brings the ``control``.
+
+    Leaving early (an exception, Ctrl-C, a wish to stop) saves a checkpoint first, so that nothing is lost.
     """
-    about, clock = run.about, time.monotonic()
+    about, clock, idle = run.about, time.monotonic(), 0.0
+    control = control or Control(run)
     saved = run.load()
     before = saved[1]["seconds"] if saved else 0.0
     if saved:
@@ -80,7 +88,7 @@ def produce(
         o = begin(recipe, Prompt(**about["prompt"]), seed=about["seed"], device=device)
 
     def seconds() -> float:
-        return before + time.monotonic() - clock
+        return before + time.monotonic() - clock - idle
 
     def save() -> None:
         tensors, plain = state(o)
@@ -93,10 +101,21 @@ def produce(
     looks = [record for record in run.metrics() if "guards" in record]
     alert = first_alert(recipe, looks)
     opened: list[Log] = []
+    live, report = Live(run), None
     try:
         opened += [open_log(name, run.folder, describe(recipe), o.step) for name in logs]
         # A run that was killed after it had been ended by an alert is not taken up again.
-        for report in optimize(o) if alert is None or alert.then == "warn" else ():
+        while o.step < recipe.steps and (alert is None or alert.then == "warn"):
+            go = control.obey(o)
+            if control.save:
+                save()
+                last, control.save = o.step, False
+            if live.show(o, report, watcher, explain=control.explain):
+                control.explain = False
+            if not go:
+                idle += control.wait()
+                continue
+            report = advance(o)
             record = line(report, seconds())
             if recipe.watch.due(report.step):
                 record |= watcher.look(o.scene)
@@ -109,11 +128,10 @@ def produce(
                 log.write(record)
             if report.step % CHECKPOINT_EVERY == 0 or report.step == recipe.steps:
                 preview(run, seen(o.scene), report.step)
+                keep(run, o, report, watcher)
                 save()
                 last = o.step
             yield report, o
-            if alert is not None and alert.then != "warn":
-                break
     except (KeyboardInterrupt, GeneratorExit):
         if o.step != last:
             save()
@@ -126,13 +144,23 @@ def produce(
         if earlier is None:
             raise ValueError(f"{run.folder / _state_of(alert.since)} is missing, to which this run goes back: start it anew")
         o = restore(recipe, *earlier, device=device)
-    finish(run, o, seconds, alert)
-    shutil.rmtree(run.folder / "states", ignore_errors=True)
+    if o.step not in saved_steps(run):
+        write_snapshot(scene_path(run, o.step), o.scene, o.step)
+    finish(run, o, seconds, alert, changed=control.changed)
+    for name in ("states", "live"):
+        shutil.rmtree(run.folder / name, ignore_errors=True)
 
 
 def _state_of(step: int) -> str:
     """Where the state after so many steps is kept, as long as the run may go back to it."""
     return f"states/step_{step:05d}.safetensors"
+
+
+def keep(run: Run, o: Optimization | Contest, report: Report, watcher: Watcher) -> None:
+    """Keep the scene after a step and why it became so, for those who look back; of long runs not at each checkpoint."""
+    if is_kept(report.step, o.recipe.steps, CHECKPOINT_EVERY):
+        write_snapshot(scene_path(run, report.step), o.scene, report.step)
+        write_explanation(why_path(run, report.step), explain(report, o, watcher))
 
 
 def seen(scene: Representation) -> Look:
@@ -159,13 +187,19 @@ def judge(
     return {name: value_of(guard.build(device), shown, prompt) for name, guard in recipe.guards.items()}
 
 
-def finish(run: Run, o: Optimization | Contest, seconds: Callable[[], float], alert: Alert | None = None) -> None:
-    """Write what a user takes away: the asset, its mesh, its pictures, and the summary, last of all."""
+def finish(
+    run: Run, o: Optimization | Contest, seconds: Callable[[], float], alert: Alert | None = None, changed: int = 0
+) -> None:
+    """Write what a user takes away: the asset, its mesh, its pictures, and the summary, last of all. It notes how often a weight
+    was ``changed`` on the way.
+    """
     splats, look = o.scene.splats(), seen(o.scene)
     write_ply(run.folder / "asset.ply", splats)
     write_whole(run.folder / "preview.png", png_bytes(contact_sheet(look)))
     write_turntable(run.folder / "turntable.mp4", look)
     notes: list[str] = [] if alert is None else [str(alert)]
+    if changed:
+        notes.append(f"weights were changed {changed} times on the way (control.jsonl): the recipe alone gives another object")
     try:
         write_glb(run.folder / "mesh.glb", to_mesh(look))
     except ValueError as error:

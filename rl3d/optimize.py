@@ -37,6 +37,12 @@ class Report:
     """Of each pixel term's gradient on the pixels with each other one's, each pair once; not where one is zero."""
     rewards: dict[str, dict[str, Heard]]
     """What rewards said, by term and reward."""
+    looked: dict[str, slice]
+    """Which of ``views`` each term looked at; not of terms that look at none."""
+    gradients: dict[str, Views]
+    """Of each pixel term on the pixels, after weights and ratios, each number where the pixel's stands in ``views``."""
+    predicted: dict[str, dict[str, Tensor]]
+    """Clean latents that the prior predicted for the views that a term looked at, by term and what became of them."""
     size: int
     """Of the scene: Gaussians, or cells of space that are not empty."""
     skipped: bool
@@ -122,13 +128,15 @@ def advance(o: Optimization) -> Report:
     rendered, trace = o.scene.render(cameras)
     leaves = rendered.leaves()
 
-    pixel_losses, scene_losses, rewards = {}, {}, {}
+    pixel_losses, scene_losses, rewards, predicted = {}, {}, {}, {}
     for name, signal in signals.items():
         views = leaves.select(slices[name]) if asked[name] is not None else leaves
         now = Step(views, o.scene, o.prior, o.prompt, progress, o.rng, o.step)
         losses = signal.losses(now)
         if now.heard:
             rewards[name] = now.heard
+        if now.predicted:
+            predicted[name] = now.predicted
         unknown = losses.keys() - {"pixels", "scene"}
         assert not unknown, f"{name} has losses for {unknown}"
         if "pixels" in losses:
@@ -170,7 +178,10 @@ def advance(o: Optimization) -> Report:
         del weights[name]
     cosines = _cosines(gradients, norms)
     taught = {} if o.tutor is None or not o.tutor.due(o.step, progress) else o.tutor.lesson(o.scene, o.rng)
-    return Report(o.step, losses, norms, weights, cosines, rewards, len(o.scene), not good, rendered.detach(), taught)
+    seen = rendered.detach()
+    pulls = {name: seen.like(parts) for name, parts in gradients.items()}
+    said = (losses, norms, weights, cosines, rewards, slices, pulls, predicted)
+    return Report(o.step, *said, len(o.scene), not good, seen, taught)
 
 
 def _over(term: Term, progress: float) -> bool:

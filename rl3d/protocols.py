@@ -228,6 +228,10 @@ class Step:
     """Steps done before this one."""
     heard: dict[str, Heard] = field(default_factory=dict)
     """What rewards said in this step, by their names: whoever asks one notes it here, for the record alone."""
+    predicted: dict[str, Float[Tensor, "1 v c h w"]] = field(default_factory=dict)
+    """Clean latents that the prior predicted in this step, by what became of them: whoever asks it notes one set of views here,
+    detached, for the record alone.
+    """
 
 
 @runtime_checkable

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 
@@ -17,7 +17,9 @@ from rl3d.representations.gaussians import GaussianSplats
 from rl3d.rewards.base import SplatScene
 from rl3d.rewards.guards import alarm
 from rl3d.terms.rewarded import build_reward
-from rl3d.types import Prompt
+from rl3d.types import Prompt, Views
+
+T = TypeVar("T")
 
 
 def line(report: Report, seconds: float) -> dict[str, Any]:
@@ -123,10 +125,19 @@ class Watcher:
 
     def _of(self, scene: Representation, views: Any) -> dict[str, dict[str, float | None]]:
         shown = Shown(views, (SplatScene(scene.splats()),) if isinstance(scene, GaussianSplats) else ())
-        heard: dict[int, float | None] = {}
+        return self._each(lambda reward: value_of(reward, shown, self.prompt))
+
+    @torch.no_grad()
+    def per_view(self, views: Views) -> dict[str, dict[str, list[float | None] | None]]:
+        """What each says of each of ``[1 v]`` views; None where it judges no single ones, or needs more than these hold."""
+        return self._each(lambda reward: _per_view(reward, views, self.prompt))
+
+    def _each(self, ask: Callable[[Reward], T]) -> dict[str, dict[str, T]]:
+        """What all rewards and guards answer; a judge that stands in several places is asked once."""
+        heard: dict[int, T] = {}
         for reward in (*self.rewards.values(), *self.guards.values()):
             if id(reward) not in heard:
-                heard[id(reward)] = value_of(reward, shown, self.prompt)
+                heard[id(reward)] = ask(reward)
         parts = {"watched": self.rewards, "guards": self.guards}
         return {part: {name: heard[id(reward)] for name, reward in some.items()} for part, some in parts.items()}
 
@@ -138,6 +149,14 @@ def value_of(reward: Reward, shown: Shown, prompt: Prompt) -> float | None:
     score = reward.score(shown, [prompt])
     value = float(score.value[0].detach())
     return round(value, 6) if bool(score.valid[0]) and math.isfinite(value) else None
+
+
+def _per_view(reward: Reward, views: Views, prompt: Prompt) -> list[float | None] | None:
+    needs, bare = reward.info.needs, views.depth is None or views.normals is None
+    if needs & {"splats", "mesh"} or ("depth" in needs and bare):
+        return None
+    found = reward.score(Shown(views), [prompt]).per_view
+    return None if found is None else [round(x, 6) if math.isfinite(x) else None for x in found[0].tolist()]
 
 
 def first_alert(recipe: Recipe, looks: Sequence[Mapping[str, Any]]) -> Alert | None:

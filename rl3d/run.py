@@ -8,18 +8,17 @@ import json
 import os
 import platform
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from rl3d.files import append_record, read_records, write_whole
+from rl3d.files import append_record, read_records, read_tensors, tensor_bytes, write_whole
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -65,20 +64,28 @@ class Run:
         """Hold the folder: two processes never write to one run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(f"{self.folder} is in use by another process: wait for it, or choose another --out") from None
+            if not _taken(file, fcntl.LOCK_EX):
+                time.sleep(0.1)  # whoever asks whether it is busy holds it for an instant
+                if not _taken(file, fcntl.LOCK_EX):
+                    raise ValueError(f"{self.folder} is in use by another process: wait for it, or choose another --out")
             yield
 
+    @property
+    def busy(self) -> bool:
+        """Whether a process is at work on this run now."""
+        try:
+            with open(self.folder / ".lock") as file:
+                return not _taken(file, fcntl.LOCK_SH)
+        except FileNotFoundError:
+            return False
+
     def save(self, tensors: dict[str, Tensor], plain: dict, name: str = CHECKPOINT) -> None:
-        """Write the checkpoint, or a state of another name, after the metrics that it covers have reached the disk."""
-        metrics = self.folder / "metrics.jsonl"
-        if metrics.is_file():
-            with open(metrics, "rb") as file:
-                os.fsync(file.fileno())
-        data = safetensors.torch.save(tensors, metadata={"rl3d": json.dumps(plain)})
-        write_whole(self.folder / name, data)
+        """Write the checkpoint, or a state of another name, after the records that it covers have reached the disk."""
+        for record in ("metrics.jsonl", "control.jsonl"):
+            if (self.folder / record).is_file():
+                with open(self.folder / record, "rb") as file:
+                    os.fsync(file.fileno())
+        write_whole(self.folder / name, tensor_bytes(tensors, plain))
 
     def load(self, name: str = CHECKPOINT) -> tuple[dict[str, Tensor], dict] | None:
         """Read the checkpoint, or a state of another name, back; None if there is none yet."""
@@ -86,13 +93,9 @@ class Run:
         if not path.is_file():
             return None
         try:
-            with safetensors.safe_open(path, "pt") as file:  # pyright: ignore
-                plain = json.loads((file.metadata() or {})["rl3d"])
-                return {name: file.get_tensor(name) for name in file.keys()}, plain  # noqa: SIM118
-        except (safetensors.SafetensorError, KeyError, ValueError) as error:
-            raise ValueError(
-                f"{path} is damaged ({error}). Delete it to start this run anew from its seed: the result will be the same"
-            ) from None
+            return read_tensors(path)
+        except ValueError as error:
+            raise ValueError(f"{error}. Delete it to start this run anew from its seed: the result will be the same") from None
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to ``metrics.jsonl``."""
@@ -106,6 +109,15 @@ class Run:
         """Drop what was logged after this step: a resumed run logs it again."""
         kept = [r for r in self.metrics() if r["step"] <= step]
         write_whole(self.folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in kept).encode())
+
+
+def _taken(file: IO[str], how: int) -> bool:
+    """Try to lock a file without waiting; closing it gives it back."""
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def circumstances() -> dict[str, Any]:

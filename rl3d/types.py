@@ -15,7 +15,7 @@ Axis letters: ``b`` scenes or samples, ``v`` views, ``h w`` pixels, ``n`` primit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -124,10 +124,16 @@ class Views:
         """The images that there are, in the order of the fields."""
         return [x for x in (self.rgb, self.alpha, self.depth, self.normals) if x is not None]
 
+    def like(self, images: Sequence[Tensor]) -> Views:
+        """Other images in the places of :meth:`tensors`, seen by the same cameras."""
+        one = iter(images)
+        return self._each(lambda _: next(one), self.cameras)
+
     def _each(self, change: Callable[[Tensor], Tensor], cameras: Cameras) -> Views:
+        rgb, alpha = change(self.rgb), change(self.alpha)
         depth = None if self.depth is None else change(self.depth)
         normals = None if self.normals is None else change(self.normals)
-        return Views(change(self.rgb), change(self.alpha), depth, normals, cameras)
+        return Views(rgb, alpha, depth, normals, cameras)
 
 
 Look = Callable[[Cameras], Views]

@@ -106,6 +106,7 @@ class _Ascend:
             level = level_at(draw_time(v, step.progress, step.rng))
             noisy = noised(prior.encode(step.views), level, 1, step.rng)
             guess = predict(prior, noisy, level, step.prompt, cameras, guidance=v.guidance, rescale=v.rescale)
+            step.predicted["judged"] = guess
             made = seen(prior, guess, cameras).rgba
         rgba = step.views.rgba
         if made.shape != rgba.shape:

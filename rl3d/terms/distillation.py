@@ -70,6 +70,7 @@ class _Distill:
         target = predict(
             step.prior, noisy, level, step.prompt, cameras, guidance=v.guidance, rescale=v.rescale, perp_neg=v.perp_neg
         )
+        step.predicted["target"] = target
         return {"pixels": 0.5 * scale(v.form, level) * (clean - target).square().sum() / clean.shape[1]}
 
 
@@ -138,6 +139,7 @@ class _Interval:
             guess = predict(prior, noisy, here, unnamed, cameras)
             unguided, noisy = noise_in(noisy, guess, here), step_ddim(noisy, guess, here, above)
         guess = predict(prior, noisy, upper, step.prompt, cameras, guidance=v.guidance, rescale=v.rescale, perp_neg=v.perp_neg)
+        step.predicted["target"] = guess
         guided = noise_in(noisy, guess, upper)
         gradient = scale(v.form, upper) * upper.sigma / upper.alpha * (guided - unguided)
         return {"pixels": pull(clean, gradient)}

@@ -109,6 +109,7 @@ class _SearchNoise:
             score = compare(self.reward, Shown(seen(prior, made, cameras)), step)
             weight = noise_weights(score, v.strategy, few=v.few, temperature=v.temperature, distil=v.distil)
         weighed = (weight.to(clean).view(-1, 1, 1, 1, 1) * (clean.detach() - first[0])).sum(0, keepdim=True)
+        step.predicted["target"] = clean.detach() - weighed
         return {"pixels": pull(clean, scale(v.form, level) * weighed)}
 
 

@@ -84,6 +84,7 @@ class _Prefer:
         noisy = noised(clean, level, 2 if pair else 1, step.rng)
         guesses = predict(prior, noisy, level, step.prompt, cameras, guidance=v.guidance, rescale=v.rescale)
         if not pair:
+            step.predicted["target"] = guesses
             return {"pixels": pull(clean, factor * (x - guesses))}
         value, valid = self._judge(seen(prior, guesses, cameras), step)
         # [v] booleans: whether the second wins, and whether the gap is wide enough to say so.
@@ -92,11 +93,13 @@ class _Prefer:
         chosen = second.view(here)
         winner = torch.where(chosen, guesses[1:], guesses[:1])
         gradient = x - winner
+        step.predicted["winner"] = winner
         if clear.any():
             both = noisy if v.per == "view" else noisy[:1] if second[0] else noisy[1:]
             lost = predict(prior, both, level, step.prompt, cameras, guidance=v.loser_guidance, rescale=v.rescale)
             loser = torch.where(chosen, lost[:1], lost[-1:])
             gradient = torch.where(clear.view(here), loser - winner, gradient)
+            step.predicted["loser"] = loser
         return {"pixels": pull(clean, factor * gradient)}
 
     def _judge(self, shown, step: Step) -> tuple[Tensor, Tensor]:

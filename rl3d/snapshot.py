@@ -1,0 +1,142 @@
+"""A scene as it was after some step, as data alone: what is looked at needs neither the recipe nor its code.
+
+A run keeps some in ``steps/`` (:func:`saved_steps`), and while somebody watches (:mod:`rl3d.live`) the present one in ``live/``.
+Numbers are stored in half precision: positions within the unit sphere to 0.0005, which no picture shows.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rl3d.files import read_tensors, tensor_bytes, write_whole
+from rl3d.protocols import Representation
+from rl3d.representations.gaussians import Gaussians, GaussianSplats
+from rl3d.representations.nerf import Nerf, RadianceField
+from rl3d.run import Run
+from rl3d.types import Cameras, Splats, Views
+
+MOST_SAVED = 20
+"""Steps of a run whose scene is kept, at most; of longer runs every second checkpoint's, every third's, ..."""
+
+LIMITS = {"levels": 32, "finest": 4096, "table": 2**24, "hidden": 1024, "samples": 4096, "occupancy_cells": 512, "chunk": 2**22}
+"""What a file may ask of a radiance field at most: more than any recipe has."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A scene after so many steps."""
+
+    step: int
+    scene: Representation
+
+    @torch.no_grad()
+    def look(self, cameras: Cameras) -> Views:
+        """What ``[1 v]`` cameras see: a :data:`rl3d.types.Look`."""
+        return self.scene.render(cameras)[0]
+
+    def splats(self) -> Splats:
+        """The scene as Gaussians: its own, or those fitted to a radiance field, which takes seconds."""
+        return self.scene.splats()
+
+
+def scene_path(run: Run, step: int | None = None) -> Path:
+    """Where a run's scene after a saved step is, or the present one."""
+    return run.folder / ("live/scene.safetensors" if step is None else f"steps/scene_{step:05d}.safetensors")
+
+
+def saved_steps(run: Run) -> list[int]:
+    """The steps whose scene is kept, in order."""
+    names = (re.fullmatch(r"scene_(\d+)\.safetensors", path.name) for path in (run.folder / "steps").glob("scene_*"))
+    return sorted(int(name[1]) for name in names if name is not None)
+
+
+def is_kept(step: int, steps: int, every: int) -> bool:
+    """Whether the scene after this step of ``steps`` is kept, where a checkpoint is written after ``every`` so many."""
+    apart = every * -(-steps // (every * MOST_SAVED))
+    return step % apart == 0 or step == steps
+
+
+def write_snapshot(path: Path, scene: Representation, step: int, *, durable: bool = True) -> None:
+    """Write a scene: of Gaussians 28 bytes each (with colours of degree 0), of a radiance field some megabytes.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if isinstance(scene, GaussianSplats):
+        settings = {"eps2d": scene.settings.eps2d, "antialiased": scene.settings.antialiased}
+        tensors, kind = scene.splats().tensors(), "gaussians"
+    elif isinstance(scene, RadianceField):
+        settings = {f.name: type(f.default)(getattr(scene.settings, f.name)) for f in fields(Nerf)}
+        tensors, kind = scene.state_dict(), "nerf"
+    else:
+        raise ValueError(f"a snapshot holds Gaussians or a radiance field, not a {type(scene).__name__}")
+    small = {name: x.half() if x.is_floating_point() else x for name, x in tensors.items()}
+    write_whole(path, tensor_bytes(small, {"snapshot": kind, "step": step, "settings": settings}), durable=durable)
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """Read a scene, while the run may be replacing the file; nothing in it is run.
+
+    Raises:
+        ValueError: if the file is damaged, or no snapshot.
+        FileNotFoundError: if there is none.
+    """
+    tensors, about = read_tensors(path)
+    try:
+        step, kind, settings = (about[key] for key in ("step", "snapshot", "settings"))
+        if type(step) is not int or step < 0:
+            raise ValueError(f"its step is {step!r}")
+        scenes = {"gaussians": _gaussians, "nerf": _field}
+        for name, x in tensors.items():
+            if x.dtype not in (torch.float16, torch.bool):
+                raise ValueError(f"{name} is of {x.dtype}")
+            if x.dtype == torch.float16 and not x.isfinite().all():
+                raise ValueError(f"{name} has values that are not finite")
+        wide = {name: x.float() if x.dtype == torch.float16 else x for name, x in tensors.items()}
+        return Snapshot(step, scenes[kind](wide, settings))
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{path} is no snapshot of a scene, or damaged ({error})") from None
+
+
+def _gaussians(tensors: dict[str, Tensor], settings: dict[str, Any]) -> GaussianSplats:
+    known = _checked(settings, {"eps2d": 0.3, "antialiased": False})
+    names = [f.name for f in fields(Splats)]
+    if sorted(tensors) != sorted(names):
+        raise ValueError(f"it has {', '.join(sorted(tensors)) or 'nothing'}, not {', '.join(names)}")
+    n, k = len(tensors["means"]), tensors["sh"].shape[1]
+    shapes = {"means": (n, 3), "log_scales": (n, 3), "quats": (n, 4), "opacity_logits": (n,), "sh": (n, k, 3)}
+    if k not in (1, 4, 9, 16) or any(tensors[name].shape != shape for name, shape in shapes.items()):
+        raise ValueError(f"shapes are {', '.join(f'{name} {tuple(x.shape)}' for name, x in tensors.items())}")
+    degree = {1: 0, 4: 1, 9: 2, 16: 3}[k]
+    return GaussianSplats(Splats(**tensors), Gaussians(strategy=None, sh_degree=degree, **known))
+
+
+def _field(tensors: dict[str, Tensor], settings: dict[str, Any]) -> RadianceField:
+    value = Nerf(**_checked(settings, asdict(Nerf())))
+    for name, most in LIMITS.items():
+        if not 1 <= getattr(value, name) <= most:
+            raise ValueError(f"{name} is {getattr(value, name)}: more than {most}, or less than 1")
+    # Without memory first: a file that promises more than it holds is refused before anything is made.
+    with torch.device("meta"):
+        expected = RadianceField(value).state_dict()
+    for name, x in expected.items():
+        if tensors[name].shape != x.shape or tensors[name].dtype != x.dtype:
+            raise ValueError(f"{name} is {tuple(tensors[name].shape)}, and should be {tuple(x.shape)}")
+    with torch.random.fork_rng(devices=[]):
+        return value.restore(tensors)
+
+
+def _checked(settings: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the types that these examples have, all of them and no others, and finite."""
+    if settings.keys() != like.keys():
+        raise ValueError(f"its settings are {', '.join(settings)}, not {', '.join(like)}")
+    for name, value in settings.items():
+        if type(value) is not type(like[name]) or not abs(value) < 1e9:
+            raise ValueError(f"{name} is {value!r}")
+    return settings
