@@ -10,11 +10,10 @@ from typing import Annotated
 
 import tyro
 import viser
-from tyro.conf import Positional, arg
-
 from rl3d.viewer import compare, gallery, run
 from rl3d.viewer.entries import entry, is_run
 from rl3d.viewer.page import Page, Thrift
+from tyro.conf import Positional, arg
 
 
 @dataclass(frozen=True)

@@ -44,22 +44,25 @@ class Framing:
         self._camera_of, self._share = camera_of, share
         """The second turns the width over height of the canvas into that of what one object has of it."""
         self._placed: tuple[float, float, float] | None = None
+        self._arrived = False
 
     def place(self) -> None:
         """Look at the whole object, its front a little from the side and from above."""
         camera = self._camera_of()
         aspect = self._share(camera.aspect)
-        self._placed = first_position(aspect)
+        self._placed, self._arrived = first_position(aspect), False
         look_here(camera, aspect)
 
     def keep(self) -> None:
         """Place the camera anew where the canvas has another shape now."""
-        now = self._camera_of()
-        if self._placed is not None and np.allclose(now.position, self._placed, atol=0.02):
-            if not np.allclose(first_position(self._share(now.aspect)), self._placed, atol=0.02):
-                self.place()
-        else:
-            self._placed = None
+        camera = self._camera_of()
+        there = self._placed is not None and np.allclose(camera.position, self._placed, atol=0.02)
+        if there and not np.allclose(first_position(self._share(camera.aspect)), camera.position, atol=0.02):
+            self.place()
+            return
+        if self._arrived and not there:
+            self._placed = None  # the client went elsewhere
+        self._arrived |= there
 
 
 def first_position(aspect: float = 1.0) -> tuple[float, float, float]:

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import viser
 from PIL import Image, ImageDraw, ImageFont
-
-from rl3d.export.pictures import to_uint8
 from rl3d.viewer.cameras import Framing
 from rl3d.viewer.entries import Entry, entry
 from rl3d.viewer.page import Page
+from rl3d.viewer.run import newest
 from rl3d.viewer.stage import BACKGROUNDS
 from rl3d.viewer.stream import Stream
-from rl3d.viewer.run import newest
 from rl3d.viewer.subjects import Subject
+
+from rl3d.export.pictures import to_uint8
 
 MOST = 9
 """Things side by side."""
@@ -39,7 +39,7 @@ def show(page: Page, paths: Sequence[Path], back: Callable[[], None]) -> None:
 
     panel = gui.add_panel()
     panel.dock_left()
-    panel.set_width(min(240 + 110 * len(entries), 560))
+    panel.set_width(min(200 + 70 * len(entries), 560))
     with panel.add_tab("Scores", viser.Icon.TABLE):
         table = gui.add_html(table_of(entries))
 
@@ -53,7 +53,12 @@ def show(page: Page, paths: Sequence[Path], back: Callable[[], None]) -> None:
             if subject is not None:
                 seen = to_uint8(subject.look(page.camera(*tile)), level / 255)[0, 0]
                 picture[top : top + tile[1], left : left + tile[0]] = seen
-        return _labelled(picture, [_label(i, one, note) for i, (one, (_, note)) in enumerate(zip(entries, subjects, strict=True))], columns, tile)
+        return _labelled(
+            picture,
+            [_label(i, one, note) for i, (one, (_, note)) in enumerate(zip(entries, subjects, strict=True))],
+            columns,
+            tile,
+        )
 
     def share(aspect: float) -> float:
         columns, rows = layout(len(entries), aspect)
@@ -124,10 +129,11 @@ def table_of(entries: Sequence[Entry]) -> str:
     names = list(dict.fromkeys(name for one in entries for name in one.scores))
     rows = [_row(name, [one.scores.get(name) for one in entries]) for name in names]
     for what in ("state", "recipe", "seed"):
-        said = [str(getattr(one, what)) if one.recipe or what == "state" else "–" for one in entries]
+        said = [str(getattr(one, what)) if one.recipe or what == "state" else "-" for one in entries]
         rows.append(f"<tr><td>{what}</td>{''.join(f'<td>{html.escape(x)}</td>' for x in said)}</tr>")
     list_of = "".join(f"<li>{html.escape(one.title)}<br><small>{html.escape(str(one.path))}</small></li>" for one in entries)
-    return f"""<style>.rl3d-table{{padding:6px 12px;font-size:13px;overflow-x:auto}} .rl3d-table table{{border-spacing:0;width:100%}}
+    return f"""<style>.rl3d-table{{padding:6px 12px;font-size:13px;overflow-x:auto}}
+.rl3d-table table{{border-spacing:0;width:100%}}
 .rl3d-table td,.rl3d-table th{{padding:3px 6px;border-bottom:1px solid #e9ecef;text-align:right}}
 .rl3d-table td:first-child{{text-align:left;color:#495057}} .rl3d-table li{{margin:4px 0;overflow-wrap:anywhere}}
 .rl3d-table small{{color:#868e96}}</style><div class="rl3d-table"><table><tr><th></th>{heads}</tr>{"".join(rows)}</table>
@@ -137,5 +143,5 @@ def table_of(entries: Sequence[Entry]) -> str:
 def _row(name: str, values: Sequence[float | None]) -> str:
     known = [x for x in values if x is not None]
     best = max(known) if len(known) > 1 else None
-    cells = (f"<td>{'–' if x is None else f'<b>{x:.4g}</b>' if x == best else f'{x:.4g}'}</td>" for x in values)
+    cells = (f"<td>{'-' if x is None else f'<b>{x:.4g}</b>' if x == best else f'{x:.4g}'}</td>" for x in values)
     return f"<tr><td>{html.escape(name)}</td>{''.join(cells)}</tr>"

@@ -55,7 +55,9 @@ def series(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[np.ndarray, 
     for record in records:
         for name, value in numbers({k: v for k, v in record.items() if k != "step"}).items():
             found.setdefault(name, []).append((record["step"], value))
-    return {name: (np.array([s for s, _ in told], float), np.array([x for _, x in told], float)) for name, told in found.items()}
+    return {
+        name: (np.array([s for s, _ in told], float), np.array([x for _, x in told], float)) for name, told in found.items()
+    }
 
 
 def charts(found: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:

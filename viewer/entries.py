@@ -97,7 +97,7 @@ def in_use(path: Path) -> bool:
 
 
 def find(paths: Sequence[Path]) -> list[Entry]:
-    """All that is to see at these paths: themselves, or what lies in them; what vanishes meanwhile is left out. Newest first."""
+    """All that is to see at these paths, themselves or what lies in them, newest first; what vanishes meanwhile is left out."""
     found = {}
     for path in paths:
         for place in [path] if path.is_file() or is_run(path) else _within(path, DEPTH):

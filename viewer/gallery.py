@@ -13,13 +13,13 @@ import numpy as np
 import torch
 import viser
 from PIL import Image
-
-from rl3d.assets import load_asset
-from rl3d.export.pictures import to_uint8
-from rl3d.cameras import look_at_origin
 from rl3d.viewer.cameras import AZIMUTH_DEG, ELEVATION_DEG
 from rl3d.viewer.entries import Entry, find, matching
 from rl3d.viewer.page import Page
+
+from rl3d.assets import load_asset
+from rl3d.cameras import look_at_origin
+from rl3d.export.pictures import to_uint8
 
 AT_ONCE = 48
 """Cards that are shown at a time."""
@@ -59,7 +59,7 @@ def show(page: Page, paths: Sequence[Path], open_them: Callable[[list[Path]], No
             _card(e, *ids, e.path in chosen) for e, ids in zip(page_of, named, strict=False)
         )
         last = offset + len(page_of)
-        where = f"{offset + 1}–{last} of {len(shown)}" if len(shown) > AT_ONCE else f"{len(shown)}"
+        where = f"{offset + 1} to {last} of {len(shown)}" if len(shown) > AT_ONCE else f"{len(shown)}"
         count.content = f"**{where}** to see" if shown else _nothing(paths, words.value)
         turn.visible = len(shown) > AT_ONCE
         compare.disabled = len(chosen) < 2
@@ -134,7 +134,11 @@ def _style(hidden: Sequence[str]) -> str:
 
 def _card(e: Entry, button: str, tick: str, chosen: bool) -> str:
     picture = thumbnail(e)
-    seen = f'<img src="{picture}" alt="">' if picture else f'<div class="rl3d-none">{html.escape(e.note or "no picture yet")}</div>'
+    seen = (
+        f'<img src="{picture}" alt="">'
+        if picture
+        else f'<div class="rl3d-none">{html.escape(e.note or "no picture yet")}</div>'
+    )
     scores = "  ".join(f"{name} {value:.3g}" for name, value in list(e.scores.items())[:2])
     below = html.escape(scores or e.note or str(e.path.parent))
     made = html.escape(f"{e.recipe}, seed {e.seed}" if e.recipe else e.path.name)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import viser
+from rl3d.viewer.page import Page
 
 from rl3d.control import Kind, Standing, ask, standing
 from rl3d.live import watch
 from rl3d.run import Run
-from rl3d.viewer.page import Page
 
 
 class Controls:
@@ -24,9 +24,13 @@ class Controls:
         with self._folder:
             self._pause = gui.add_button("Pause", icon=viser.Icon.PLAYER_PAUSE)
             self._step = gui.add_button("One step", icon=viser.Icon.PLAYER_SKIP_FORWARD, hint="Do one step, then pause.")
-            self._others = gui.add_button_group("Now", ["save", "explain", "stop"], hint="Save a checkpoint; explain the next step; save and end the run.")
+            self._others = gui.add_button_group(
+                "Now", ["save", "explain", "stop"], hint="Save a checkpoint; explain the next step; save and end the run."
+            )
             self._factors = {
-                term: gui.add_number(term, factor, min=-1e6, max=1e6, hint="The factor on this term from the next step on.")
+                term: gui.add_number(
+                    f"weight: {term}", factor, min=-1e6, max=1e6, hint="The factor on this term from the next step on."
+                )
                 for term, factor in self._standing().factors.items()
             }
         self._shown = dict.fromkeys(self._factors, 0.0)

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import viser
-
-from rl3d.types import Cameras
 from rl3d.viewer.cameras import of_client
 
+from rl3d.types import Cameras
+
 SHARE = 0.04
-"""Of one core, at most, for what pages do unasked: following runs takes no more from them. What a click asks is done at once."""
+"""Of one core, at most, for what pages do unasked: following runs takes no more from them. A click is answered at once."""
 BURST_S = 2.0
 """Of a core's time that pages may spend at once, as when a run is opened."""
 
@@ -73,7 +73,6 @@ class Page:
 
         A coroutine, since viser runs those in order, and without another thread.
         """
-
         shown = self._shown
 
         async def note(_: Any) -> None:

@@ -10,11 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import viser
-
-from rl3d.explanation import why_path
-from rl3d.representations.gaussians import GaussianSplats
-from rl3d.run import Run
-from rl3d.snapshot import read_snapshot, saved_steps, scene_path
 from rl3d.viewer.curves import Curves, Tail
 from rl3d.viewer.entries import Entry, entry
 from rl3d.viewer.gallery import COLOURS
@@ -23,6 +18,11 @@ from rl3d.viewer.page import Page
 from rl3d.viewer.stage import Stage
 from rl3d.viewer.subjects import Subject, of_entry, of_splats
 from rl3d.viewer.why import Why
+
+from rl3d.explanation import why_path
+from rl3d.representations.gaussians import GaussianSplats
+from rl3d.run import Run
+from rl3d.snapshot import read_snapshot, saved_steps, scene_path
 
 PANEL = 430
 """Pixels of the panel at the left."""
@@ -60,7 +60,9 @@ class RunPage:
         self.progress = gui.add_progress_bar(0.0)
         self.losses = gui.add_html("")
         self.controls = Controls(page, self.run)
-        self.steps = gui.add_slider("Step", 0, 1, 1, 1, visible=False, hint="The scene after saved steps; the last is the newest.")
+        self.steps = gui.add_slider(
+            "Step", 0, 1, 1, 1, visible=False, hint="The scene after saved steps; the last is the newest."
+        )
         self.steps.on_update(page.on(self._draw_scene))
         self.stage = Stage(page, live=first.state == "running")
         panel = gui.add_panel()
@@ -195,7 +197,7 @@ def losses_of(record: Mapping[str, Any], total: int) -> str:
     """The last step's losses, with their weights."""
     weights = record.get("weights", {})
     rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{loss:.4g} × {weights[name]:.3g}</td></tr>"
+        f"<tr><td>{html.escape(name)}</td><td>{loss:.4g} &times; {weights[name]:.3g}</td></tr>"
         if name in weights
         else f"<tr><td>{html.escape(name)}</td><td>{loss:.4g}</td></tr>"
         for name, loss in record.get("losses", {}).items()

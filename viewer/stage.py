@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import viser
-
-from rl3d.export.pictures import to_uint8
 from rl3d.viewer.cameras import Framing
 from rl3d.viewer.page import Page
 from rl3d.viewer.stream import Stream
 from rl3d.viewer.subjects import Subject, colours, covariances
+
+from rl3d.export.pictures import to_uint8
 
 BACKGROUNDS = {"white": 255, "light": 225, "grey": 128, "dark": 28}
 """Grey levels of 8 bits."""
@@ -30,7 +30,9 @@ class Stage:
         gui = page.gui
         self._shape = gui.add_dropdown("Show", ["splats", "mesh"], visible=False)
         self._background = gui.add_dropdown("Background", list(BACKGROUNDS), initial_value="white")
-        self._grid = gui.add_checkbox("Grid", True, hint="Under the unit sphere; a cell is a quarter, and the arrow shows the front.")
+        self._grid = gui.add_checkbox(
+            "Grid", True, hint="Under the unit sphere; a cell is a quarter, and the arrow shows the front."
+        )
         home = gui.add_button("Reset the camera", icon=viser.Icon.HOME)
         self._shape.on_update(page.on(self._draw))
         self._background.on_update(page.on(self._draw))

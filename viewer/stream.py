@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
-
 from rl3d.viewer.page import Page
 
 Paint = Callable[[int, int], UInt8[ndarray, "h w 3"]]

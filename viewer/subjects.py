@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+from rl3d.viewer.entries import Entry
 
 from rl3d.assets import load_asset
 from rl3d.math import SH_C0, rotation_from_quat
 from rl3d.types import Look, Splats
-from rl3d.viewer.entries import Entry
 
 IN_BROWSER = 500_000
 """Gaussians at most that the browser draws itself; of more, and of radiance fields, the server sends pictures."""
@@ -74,5 +74,5 @@ def covariances(splats: Splats) -> Float[ndarray, "n 3 3"]:
 
 
 def colours(splats: Splats) -> Float[ndarray, "n 3"]:
-    """sRGB colours of Gaussians in [0, 1], without what depends on the side they are seen from: viser draws one for each."""
+    """Give sRGB colours of Gaussians in [0, 1], without what depends on the side they are seen from: viser draws one of each."""
     return (0.5 + SH_C0 * splats.sh[:, 0]).clamp(0, 1).numpy()

@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, UInt8
 from numpy import ndarray
-from torch import Tensor
-
-from rl3d.explanation import Explanation, Pull, read_explanation
-from rl3d.types import Views
 from rl3d.viewer import overlays
 from rl3d.viewer.cameras import as_pose, fov_y
 from rl3d.viewer.gallery import data_uri
 from rl3d.viewer.page import Page
+from torch import Tensor
+
+from rl3d.explanation import Explanation, Pull, read_explanation
+from rl3d.types import Views
 
 SEEN = ("render", "alpha", "depth", "normals")
 """What is shown of the step's views."""
@@ -41,7 +41,9 @@ class Why:
         self._about = gui.add_markdown("")
         self._seen = gui.add_dropdown("What it saw", SEEN)
         self._wish = gui.add_dropdown("Gradients", WISHES, hint="Of each term on the pixels: a descent goes against it.")
-        self._cameras = gui.add_dropdown("Cameras", ["hidden", "render"], hint="The step's cameras in the scene, at half their distance.")
+        self._cameras = gui.add_dropdown(
+            "Cameras", ["hidden", "render"], hint="The step's cameras in the scene, at half their distance."
+        )
         self._pictures = gui.add_html("")
         self._frustums: list = []
         self._seen.on_update(page.on(self._draw))
@@ -140,7 +142,10 @@ def wished(views: Views, pull: Pull, kind: str) -> tuple[UInt8[ndarray, "v h w 3
 def page_of(told: Explanation, saw: str, wish: str) -> str:
     """The explanation as HTML: pictures in rows with what was said of each."""
     cameras = told.views.cameras
-    sides = [f"{a:.0f}°, {e:.0f}° up" for a, e in zip(cameras.azimuths_deg[0].tolist(), cameras.elevations_deg[0].tolist(), strict=True)]
+    sides = [
+        f"{a:.0f}°, {e:.0f}° up"
+        for a, e in zip(cameras.azimuths_deg[0].tolist(), cameras.elevations_deg[0].tolist(), strict=True)
+    ]
     notes = [[side, *(f"{name} {_number(said[i])}" for name, said in told.guards.items())] for i, side in enumerate(sides)]
     parts = [_STYLE, _section(f"What it saw: {saw}", _pictures(seen(told.views, saw), notes))]
     for name, pull in told.terms.items():
@@ -166,7 +171,7 @@ def _term(views: Views, name: str, pull: Pull, wish: str) -> str:
 def _said_of(pull: Pull) -> str:
     weight = "by parameter" if pull.weight is None else f"{pull.weight:.3g}"
     heard = [f"{html.escape(name)}: {', '.join(_number(x) for x in told.raw[:8])}" for name, told in pull.heard.items()]
-    reward = f'<br>reward of what it was shown — {"; ".join(heard)}' if heard else ""
+    reward = f"<br>reward of what it was shown — {'; '.join(heard)}" if heard else ""
     return f'<div class="rl3d-note">loss {pull.loss:.4g}, weight {weight}{reward}</div>'
 
 
@@ -188,14 +193,15 @@ def _section(title: str, *parts: str) -> str:
 
 def _pictures(pictures: UInt8[ndarray, "v h w 3"], notes: Sequence[Sequence[str]]) -> str:
     cells = (
-        f'<figure><img src="{data_uri(overlays.upscaled(picture, SIDE), 90)}"><figcaption>{"<br>".join(note)}</figcaption></figure>'
+        f'<figure><img src="{data_uri(overlays.upscaled(picture, SIDE), 90)}" alt="">'
+        f"<figcaption>{'<br>'.join(note)}</figcaption></figure>"
         for picture, note in zip(pictures, notes, strict=True)
     )
     return f'<div class="rl3d-views">{"".join(cells)}</div>'
 
 
 def _number(x: float | None) -> str:
-    return "–" if x is None else f"{x:.3g}"
+    return "-" if x is None else f"{x:.3g}"
 
 
 def _on_white(rgba: Float[Tensor, "1 v h w 4"]) -> Float[Tensor, "1 v h w 3"]:
