@@ -1,4 +1,4 @@
-"""Small closed forms: quaternions, spherical harmonics, noise levels."""
+"""Small closed forms: quaternions, spherical harmonics, noise levels, intervals."""
 
 from __future__ import annotations
 
@@ -99,3 +99,12 @@ def draw(weights: Float[Tensor, "n"], count: int, rng: torch.Generator | None = 
     below = weights.double().cumsum(0)
     at = torch.rand(count, generator=rng, dtype=torch.float64).to(below) * below[-1]
     return torch.searchsorted(below, at, right=True).clamp(max=len(weights) - 1)
+
+
+def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The interval of a share that was found among ``count`` (Wilson 1927); 95 % of them hold the true one where z = 1.96."""
+    if not count or math.isnan(share):
+        return 0.0, 1.0
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return middle - half, middle + half

@@ -1,18 +1,8 @@
-"""``rl3d reward train``: from recorded preferences to a reward.
-
-Preferences are JSON lines, one for each comparison::
-
-    {"prompt": "a red mug", "a": "runs/one", "b": "runs/two/asset.ply", "preferred": "a", "annotator": "kim"}
-    {"prompt": "a red mug", "a": ["one/front.png", "one/back.png"], "b": "two.png", "preferred": "tie"}
-
-``a`` and ``b`` are assets (a run's folder, a PLY of Gaussians, a GLB), which are rendered, or one picture or several; paths are
-taken from the file's folder. ``preferred`` is "a", "b" or "tie"; ``annotator`` may be left out.
-"""
+"""``rl3d reward train``: from recorded preferences (:mod:`rl3d.choices`) to a reward."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -28,77 +18,15 @@ from torch.nn import functional as F
 
 from rl3d.assets import PICTURES, load_asset, load_pictures
 from rl3d.cameras import evaluation_cameras
+from rl3d.choices import Pair, read_pairs
 from rl3d.export.pictures import png_bytes
 from rl3d.files import write_whole
+from rl3d.math import wilson
 from rl3d.rewards.clip import Clip, ClipReward
 from rl3d.rewards.trained import ABOUT, HEAD, Head
 
 DECAYS = (0.01, 0.1, 1.0)
 """Weight decays among which cross-validation on the training pairs chooses."""
-PREFERRED = {"a": 1.0, "b": 0.0, "tie": 0.5}
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One comparison."""
-
-    prompt: str
-    a: tuple[str, ...]
-    """An asset's path, or those of pictures."""
-    b: tuple[str, ...]
-    preferred: float
-    """1 if ``a`` is, 0 if ``b`` is, 0.5 for a tie."""
-    annotator: str = ""
-
-
-def read_pairs(path: Path) -> list[Pair]:
-    """Read preferences in the format above; empty lines are left out.
-
-    Raises:
-        ValueError: if there is no file, or a line is wrong, by its number.
-    """
-    if not path.is_file():
-        raise ValueError(f"there is no file of preferences {path}")
-    pairs = []
-    for number, text in enumerate(path.read_text().splitlines(), 1):
-        if text.strip():
-            try:
-                pairs.append(_pair(json.loads(text), path.parent))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: this is no JSON: {error}") from None
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: {error}") from None
-    return pairs
-
-
-def _pair(record: Any, folder: Path) -> Pair:
-    if not isinstance(record, dict):
-        raise ValueError(f'a line is an object like {{"prompt": ..., "a": ..., "b": ..., "preferred": "a"}}; got {record!r}')
-    known = {"prompt", "a", "b", "preferred", "annotator"}
-    missing, unknown = known - {"annotator"} - record.keys(), record.keys() - known
-    if missing or unknown:
-        said = [f"lacks {', '.join(sorted(missing))}"] * bool(missing) + [f"has {', '.join(sorted(unknown))}"] * bool(unknown)
-        raise ValueError(f"it {' and '.join(said)}; the keys are {', '.join(sorted(known))}")
-    if not isinstance(record["prompt"], str) or not record["prompt"].strip():
-        raise ValueError(f"`prompt` must be a text that is not empty, got {record['prompt']!r}")
-    # Looked up by its text, so that what cannot be a key is wrong like any other.
-    if str(record["preferred"]) not in PREFERRED:
-        raise ValueError(f'`preferred` must be "a", "b" or "tie", got {record["preferred"]!r}')
-    one, other = (_paths(key, record[key], folder) for key in ("a", "b"))
-    return Pair(record["prompt"], one, other, PREFERRED[str(record["preferred"])], str(record.get("annotator", "")))
-
-
-def _paths(key: str, value: Any, folder: Path) -> tuple[str, ...]:
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"`{key}` must be a path, or a list of paths of pictures, got {value!r}")
-    if len(names) > 1 and not all(name.lower().endswith(PICTURES) for name in names):
-        raise ValueError(f"`{key}` is a list, so all in it must be pictures ({', '.join(PICTURES)}); got {value!r}")
-    paths = [folder / name for name in names]
-    for path in paths:
-        if not path.exists():
-            raise ValueError(f"`{key}`: there is no {path}")
-    return tuple(map(str, paths))
 
 
 @dataclass(frozen=True)
@@ -232,15 +160,6 @@ def accuracy(logit: Float[Tensor, "n"], preferred: Float[Tensor, "n"]) -> float:
     """How often the preferred side has the higher reward, without ties; nan where there are ties alone."""
     told = preferred != 0.5
     return float(((logit > 0) == (preferred > 0.5))[told].float().mean())
-
-
-def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """The interval of a share that was found among ``count`` (Wilson 1927)."""
-    if not count or math.isnan(share):
-        return 0.0, 1.0
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return middle - half, middle + half
 
 
 def train_reward(

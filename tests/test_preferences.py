@@ -14,7 +14,9 @@ from scipy.stats import spearmanr
 from rl3d.__main__ import main
 from rl3d.assets import load_pictures
 from rl3d.cameras import Orbit
-from rl3d.preferences import Bin, Features, calibration, fit, logits, read_pairs, split, train_reward, wilson
+from rl3d.choices import read_pairs
+from rl3d.math import wilson
+from rl3d.preferences import Bin, Features, calibration, fit, logits, split, train_reward
 from rl3d.rewards.trained import Head, Trained
 from rl3d.types import Prompt, Views
 

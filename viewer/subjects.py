@@ -74,5 +74,5 @@ def covariances(splats: Splats) -> Float[ndarray, "n 3 3"]:
 
 
 def colours(splats: Splats) -> Float[ndarray, "n 3"]:
-    """Give sRGB colours of Gaussians in [0, 1], without what depends on the side they are seen from: viser draws one of each."""
+    """Give Gaussians' sRGB in [0, 1], without what depends on the side they are seen from: viser draws one colour of each."""
     return (0.5 + SH_C0 * splats.sh[:, 0]).clamp(0, 1).numpy()
