@@ -60,18 +60,6 @@ class Wish:
     factor: float = 1.0
     """For "weight": finite, and at most a million either way."""
 
-    def __post_init__(self):
-        if not (isinstance(self.id, str) and 0 < len(self.id) <= 64):
-            raise ValueError("a wish needs an id of 1 to 64 characters")
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"there is no wish {str(self.kind)[:40]!r}: ask for {', '.join(get_args(Kind))}")
-        if not isinstance(self.steps, int) or isinstance(self.steps, bool) or not 1 <= self.steps <= MOST_STEPS:
-            raise ValueError(f"steps must be a whole number from 1 to {MOST_STEPS}, got {str(self.steps)[:40]}")
-        if not isinstance(self.term, str):
-            raise ValueError(f"a term is named by a string, got {type(self.term).__name__}")
-        if not isinstance(self.factor, (int, float)) or isinstance(self.factor, bool) or not abs(self.factor) <= LARGEST_FACTOR:
-            raise ValueError(f"a factor must be a number of at most {LARGEST_FACTOR:g} either way, got {str(self.factor)[:40]}")
-
     def plain(self) -> dict[str, Any]:
         """What a line says of it, beside its id."""
         details = {"step": {"steps": self.steps}, "weight": {"term": self.term, "factor": self.factor}}
@@ -84,7 +72,7 @@ def ask(run: Run, kind: Kind, *, steps: int = 1, term: str = "", factor: float =
     Raises:
         ValueError: if it cannot be meant. Whether there is such a term the run itself says.
     """
-    wish = Wish(uuid.uuid4().hex[:12], kind, steps, term, factor)
+    wish = _wish({"id": uuid.uuid4().hex[:12], "wish": kind, "steps": steps, "term": term, "factor": factor})
     record = {"id": wish.id, **wish.plain()}
     if len(json.dumps(record)) >= LONGEST:
         raise ValueError(f"a wish has at most {LONGEST} bytes: name a term of the recipe")
@@ -333,13 +321,21 @@ def _parsed(place: str, line: bytes) -> _Line:
 
 def _wish(said: Mapping[str, Any]) -> Wish:
     """The wish that a line holds, or a ``ValueError`` that says what is wrong with it."""
-    details = {key: value for key, value in said.items() if key not in ("id", "wish")}
-    if unknown := details.keys() - {"steps", "term", "factor"}:
+    found = {"steps": 1, "term": "", "factor": 1.0, **said}
+    if unknown := found.keys() - {"id", "wish", "steps", "term", "factor"}:
         raise ValueError(f"a wish has no {min(unknown)[:40]!r}")
-    factor = details.get("factor")
-    if type(factor) is int and abs(factor) <= LARGEST_FACTOR:
-        details["factor"] = float(factor)
-    return Wish(said.get("id", ""), said.get("wish", ""), **details)
+    id, kind, steps, term, factor = (found.get(key) for key in ("id", "wish", "steps", "term", "factor"))
+    if not (isinstance(id, str) and 0 < len(id) <= 64):
+        raise ValueError("a wish needs an id of 1 to 64 characters")
+    if kind not in get_args(Kind):
+        raise ValueError(f"there is no wish {str(kind)[:40]!r}: ask for {', '.join(get_args(Kind))}")
+    if type(steps) is not int or not 1 <= steps <= MOST_STEPS:
+        raise ValueError(f"steps must be a whole number from 1 to {MOST_STEPS}, got {str(steps)[:40]}")
+    if not isinstance(term, str):
+        raise ValueError(f"a term is named by a string, got {type(term).__name__}")
+    if type(factor) not in (int, float) or not abs(factor) <= LARGEST_FACTOR:
+        raise ValueError(f"a factor must be a number of at most {LARGEST_FACTOR:g} either way, got {str(factor)[:40]}")
+    return Wish(id, kind, steps, term, float(factor))
 
 
 def _applied(said: Mapping[str, Any]) -> Wish | None:

@@ -117,14 +117,8 @@ def write_explanation(path: Path, explanation: Explanation, *, durable: bool = T
             tensors |= {f"{i}.gradient.{part}": x.bfloat16() for part, x in images if x is not None and x.any()}
         tensors |= {f"{i}.target.{j}": _bytes(_fitted(x)) for j, x in enumerate(pull.targets.values())}
         heard = {key: list(value) for key, value in pull.heard.items()}
-        plain = {
-            "name": name,
-            "loss": pull.loss,
-            "weight": pull.weight,
-            "views": pull.views,
-            "pixels": pull.gradient is not None,
-        }
-        terms.append({**plain, "targets": list(pull.targets), "heard": heard, "per_view": pull.per_view})
+        plain = {"name": name, "loss": pull.loss, "weight": pull.weight, "views": pull.views, "per_view": pull.per_view}
+        terms.append({**plain, "pixels": pull.gradient is not None, "targets": list(pull.targets), "heard": heard})
     about = {"explanation": 1, "step": explanation.step, "size": [cameras.width, cameras.height], "terms": terms}
     write_whole(path, tensor_bytes(tensors, about | {"guards": explanation.guards}), durable=durable)
 
@@ -139,7 +133,7 @@ def read_explanation(path: Path) -> Explanation:
     tensors, about = read_tensors(path)
     try:
         return _read(tensors, about)
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path} is no explanation of a step, or damaged ({error!r})") from None
 
 
@@ -154,7 +148,7 @@ def _read(tensors: dict[str, Tensor], about: dict[str, Any]) -> Explanation:
             good = x.ndim == 5 and x.shape[0] == 1 and x.shape[4] == 4 and x.shape[1] <= count and max(x.shape[2:4]) <= SIDE
         else:
             good = x.shape == shapes[part]
-        if not good or not x.float().isfinite().all():
+        if not good or not (".gradient." in name or x.float().isfinite().all()):
             raise ValueError(f"{name} is {tuple(x.shape)} of {x.dtype}, or not finite")
     cameras = Cameras(tensors["pose"].float(), tensors["intrinsics"].float(), int(width), int(height))
     depth, normals = tensors.get("depth"), tensors.get("normals")
@@ -169,10 +163,10 @@ def _read(tensors: dict[str, Tensor], about: dict[str, Any]) -> Explanation:
     for i, said in enumerate(about["terms"]):
         gradient = None
         if said["pixels"]:
-            found = [tensors.get(f"{i}.gradient.{part}") for part, x in zip(PARTS, _all(views), strict=True) if x is not None]
-            gradient = views.like(
-                [like * 0 if x is None else x.float() for x, like in zip(found, views.tensors(), strict=True)]
-            )
+            there = {part: x for part, x in zip(PARTS, _all(views), strict=True) if x is not None}
+            found = [tensors.get(f"{i}.gradient.{part}") for part in there]
+            pairs = zip(found, there.values(), strict=True)
+            gradient = views.like([torch.zeros_like(like) if x is None else x.float() for x, like in pairs])
         targets = {str(name): tensors[f"{i}.target.{j}"] / 255 for j, name in enumerate(said["targets"])}
         heard = {str(name): Heard(*map(_numbers, values)) for name, values in said["heard"].items()}
         ends = None if said["views"] is None else (int(said["views"][0]), int(said["views"][1]))

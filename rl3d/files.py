@@ -54,7 +54,14 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 def tensor_bytes(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
     """Tensors and plain JSON as the bytes of one safetensors file; tensors are copied to the CPU."""
-    plain = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    plain: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, x in tensors.items():
+        x = x.detach().cpu().contiguous()
+        place = x.untyped_storage().data_ptr()
+        # The format refuses tensors that share memory, as cameras of several scenes may.
+        plain[name] = x.clone() if place in places else x
+        places.add(place)
     return safetensors.torch.save(plain, metadata={"rl3d": json.dumps(about)})
 
 

@@ -190,8 +190,9 @@ def judge(
 def finish(
     run: Run, o: Optimization | Contest, seconds: Callable[[], float], alert: Alert | None = None, changed: int = 0
 ) -> None:
-    """Write what a user takes away: the asset, its mesh, its pictures, and the summary, last of all. It notes how often a weight
-    was ``changed`` on the way.
+    """Write what a user takes away: the asset, its mesh, its pictures, and the summary, last of all.
+
+    The summary notes how often a weight was ``changed`` on the way.
     """
     splats, look = o.scene.splats(), seen(o.scene)
     write_ply(run.folder / "asset.ply", splats)

@@ -1,7 +1,7 @@
 """A scene as it was after some step, as data alone: what is looked at needs neither the recipe nor its code.
 
-A run keeps some in ``steps/`` (:func:`saved_steps`), and while somebody watches (:mod:`rl3d.live`) the present one in ``live/``.
-Numbers are stored in half precision: positions within the unit sphere to 0.0005, which no picture shows.
+A run keeps some in ``steps/`` (:func:`saved_steps`), and the present one in ``live/`` while somebody watches
+(:mod:`rl3d.live`). Numbers are stored in half precision: positions within the unit sphere to 0.0003, which no picture shows.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def read_snapshot(path: Path) -> Snapshot:
                 raise ValueError(f"{name} has values that are not finite")
         wide = {name: x.float() if x.dtype == torch.float16 else x for name, x in tensors.items()}
         return Snapshot(step, scenes[kind](wide, settings))
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, OverflowError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path} is no snapshot of a scene, or damaged ({error})") from None
 
 

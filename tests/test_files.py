@@ -1,8 +1,10 @@
-"""Files of records: what a kill cut costs that line and no other."""
+"""Files of records: what a kill cut costs that line and no other; files of tensors come back or are refused."""
 
 import pytest
+import safetensors.torch
+import torch
 
-from rl3d.files import append_record, read_records, write_whole
+from rl3d.files import append_record, read_records, read_tensors, tensor_bytes, write_whole
 
 
 def test_records_come_back_in_order(tmp_path):
@@ -31,3 +33,20 @@ def test_a_file_appears_whole(tmp_path):
     write_whole(tmp_path / "x" / "y", b"new")
     assert (tmp_path / "x" / "y").read_bytes() == b"new"
     assert [p.name for p in (tmp_path / "x").iterdir()] == ["y"]
+
+
+def test_tensors_that_share_memory_are_each_stored(tmp_path):
+    x = torch.arange(6.0).view(2, 3)
+    write_whole(tmp_path / "x", tensor_bytes({"all": x, "row": x[:1], "again": x}, {"a": [1, None]}))
+    tensors, about = read_tensors(tmp_path / "x")
+    assert about == {"a": [1, None]}
+    assert all(torch.equal(tensors[name], like) for name, like in {"all": x, "row": x[:1], "again": x}.items())
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense", b"\xff" * 100, safetensors.torch.save({"x": torch.zeros(1)})])
+def test_what_is_no_file_of_tensors_is_named(tmp_path, data):
+    (tmp_path / "x").write_bytes(data)
+    with pytest.raises(ValueError, match="damaged"):
+        read_tensors(tmp_path / "x")
+    with pytest.raises(FileNotFoundError):
+        read_tensors(tmp_path / "y")

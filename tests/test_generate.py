@@ -13,13 +13,18 @@ import pytest
 import tiny
 import trimesh
 from PIL import Image
+from rich.console import Console
 
+import rl3d.generate
 from rl3d.__main__ import main
+from rl3d.commands import viewing
+from rl3d.control import ask
 from rl3d.export.ply import read_ply
 from rl3d.generate import Request, create, find_run, produce
 from rl3d.recipe import load_recipe, recipe_file, recipe_files
 from rl3d.run import Run
 from rl3d.scene import read_prompts
+from rl3d.snapshot import saved_steps
 from rl3d.types import Prompt
 
 SMALL = ["--recipe", "draft", "--steps", "6", "--rig.size", "16", "--draw.steps", "2", "--start.limit", "80"]
@@ -228,6 +233,78 @@ def test_doctor_reports(capsys):
     out = capsys.readouterr().out
     assert "CPU rasterizer" in out
     assert "FAIL" not in out
+
+
+def after_step_three(monkeypatch, do):
+    """Have something happen while a run is at work."""
+    plain = rl3d.generate.advance
+
+    def advance(o):
+        report = plain(o)
+        if report.step == 3:
+            do()
+        return report
+
+    monkeypatch.setattr(rl3d.generate, "advance", advance)
+
+
+def test_asked_to_stop_it_leaves_as_by_ctrl_c_and_says_how_to_go_on(here, capsys, monkeypatch):
+    after_step_three(monkeypatch, lambda: ask(Run(Path("run")), "stop"))
+    with pytest.raises(SystemExit) as stop:
+        main(["generate", "a red mug", *SMALL, "--out", "run"])
+    assert stop.value.code == 130
+    assert "saved; continue with: rl3d resume run" in capsys.readouterr().err
+    main(["resume", "run"])
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert summary["steps"] == 6
+    assert summary["notes"] == []
+    assert [r["step"] for r in Run(Path("run")).metrics()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_weight_that_was_changed_by_hand_is_noted_in_the_summary(here, monkeypatch):
+    after_step_three(monkeypatch, lambda: ask(Run(Path("run")), "weight", term="match", factor=0.5))
+    main(["generate", "a red mug", *SMALL, "--out", "run"])
+    assert "weights were changed 1 times" in json.loads(Path("run/summary.json").read_text())["notes"][0]
+    assert saved_steps(Run(Path("run"))) == [6]
+    assert not Path("run/live").exists()
+
+
+def viewer(monkeypatch, code: str) -> None:
+    """A program in place of the viewer; argv[1] is the folder."""
+    monkeypatch.setattr(viewing, "VIEW", (sys.executable, "-c", f"import os, sys, time; from pathlib import Path\n{code}"))
+
+
+def test_the_viewer_stays_beside_a_run_and_is_no_part_of_it(here, capsys, monkeypatch):
+    code = """
+print("at http://localhost:1234/[a]", sys.argv[1])
+while not Path(sys.argv[1], "summary.json").exists():
+    time.sleep(0.05)
+time.sleep(0.2)
+"""
+    viewer(monkeypatch, code)
+    main(["generate", "a red mug", *SMALL, "--out", "run", "--view"])
+    said = capsys.readouterr().err
+    assert "viewer: at http://localhost:1234/[a] run" in said
+    assert "stays open until Ctrl-C" in said
+    main(["generate", "a red mug", *SMALL, "--out", "run"])
+    assert "done before" in capsys.readouterr().err
+    main(["resume", "run", "--view"])
+    assert "viewer: at http" in capsys.readouterr().err
+
+
+def test_a_viewer_that_fails_leaves_the_run_alone_and_one_that_hangs_is_ended(here, capsys, monkeypatch):
+    console = Console(stderr=True)
+    viewer(monkeypatch, "sys.exit('no port is free')")
+    with viewing.viewing(here, console):
+        time.sleep(0.5)
+    assert "no port is free" in capsys.readouterr().err
+    viewer(monkeypatch, "Path('pid').write_text(str(os.getpid())); print('up'); time.sleep(100)")
+    with pytest.raises(KeyboardInterrupt), viewing.viewing(here, console):
+        while not Path("pid").is_file() or not Path("pid").read_text():
+            time.sleep(0.02)
+        raise KeyboardInterrupt
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(Path("pid").read_text()), 0)
 
 
 def test_an_asset_is_improved_and_the_run_goes_on_after_a_stop(here, capsys):

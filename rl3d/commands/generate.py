@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 from tyro.conf import AvoidSubcommands, Positional, arg
 
+from rl3d.commands.viewing import viewing
 from rl3d.commands.words import value_of, without
+from rl3d.control import Control
 from rl3d.generate import Request, create, find_run, produce
 from rl3d.optimize import Diverged
 from rl3d.priors.embedded import Embedded
@@ -45,12 +49,14 @@ class Generate:
     """Also write what metrics.jsonl holds for TensorBoard, into the run's folder."""
     wandb: bool = False
     """Also log what metrics.jsonl holds to Weights & Biases."""
+    view: bool = False
+    """Also open the viewer (`rl3d view`) on the run, or on the folder of several; it stays open until Ctrl-C."""
     dry_run: bool = False
     """Print the recipe's settings beside its paper's, and its cost, and stop; without --recipe those of all."""
 
 
-LOG_FLAGS = ("--tensorboard", "--no-tensorboard", "--wandb", "--no-wandb")
-"""Where numbers go besides: no part of what a run is."""
+BESIDE_FLAGS = ("--tensorboard", "--no-tensorboard", "--wandb", "--no-wandb", "--view", "--no-view")
+"""Where numbers go besides, and who watches: no part of what a run is."""
 
 
 def main(words: list[str]) -> None:
@@ -76,22 +82,35 @@ def main(words: list[str]) -> None:
         for prompt in prompts:
             recipe.prior.check(prompt)
     logs = logs_of(asked.tensorboard, asked.wandb)
-    elsewhere = [word for word in words if word not in LOG_FLAGS]
-    changed = without(elsewhere, {"--recipe", "--out", "--seed", "--device"}, set(asked.prompts))
-    for i, prompt in enumerate(prompts):
-        request = Request(prompt, asked.recipe, tuple(changed), asked.seed)
-        if asked.out is not None and len(prompts) == 1:
-            run = Run(asked.out)
-            if run.folder.exists() and not run.folder.is_dir():
-                raise ValueError(f"{run.folder} is a file: name a folder")
-            if (run.folder / "run.json").is_file() and not request.matches(run.about):
-                raise ValueError(f"{run.folder} holds another run ({run.about['prompt']['text']!r}): choose another --out")
-        else:
-            run = find_run(asked.out or Path("runs"), short_name(prompt.text), request)
-        with run.lock():
-            if not (run.folder / "run.json").is_file():
-                create(run, request, recipe, source)
-            show(run, recipe, asked.device, f"[{i + 1}/{len(prompts)}] " if len(prompts) > 1 else "", logs)
+    own = [word for word in words if word not in BESIDE_FLAGS]
+    changed = without(own, {"--recipe", "--out", "--seed", "--device"}, set(asked.prompts))
+    several, console = len(prompts) > 1, Console(stderr=True)
+    with ExitStack() as beside:
+        for i, prompt in enumerate(prompts):
+            request = Request(prompt, asked.recipe, tuple(changed), asked.seed)
+            run = folder_for(request, asked.out, several=several)
+            with run.lock():
+                if not (run.folder / "run.json").is_file():
+                    create(run, request, recipe, source)
+                if asked.view and i == 0:
+                    beside.enter_context(viewing(run.folder.parent if several else run.folder, console))
+                show(run, recipe, asked.device, f"[{i + 1}/{len(prompts)}] " if several else "", logs, console)
+
+
+def folder_for(request: Request, out: Path | None, *, several: bool) -> Run:
+    """The folder of a request's run: ``out`` itself, or one in it where there are several.
+
+    Raises:
+        ValueError: if that is taken by something else.
+    """
+    if out is None or several:
+        return find_run(out or Path("runs"), short_name(request.prompt.text), request)
+    run = Run(out)
+    if run.folder.exists() and not run.folder.is_dir():
+        raise ValueError(f"{run.folder} is a file: name a folder")
+    if (run.folder / "run.json").is_file() and not request.matches(run.about):
+        raise ValueError(f"{run.folder} holds another run ({run.about['prompt']['text']!r}): choose another --out")
+    return run
 
 
 def logs_of(tensorboard: bool, wandb: bool) -> list[LogName]:
@@ -111,9 +130,24 @@ def recipe_with(source: Path, init: str) -> Recipe:
     return starting_from(recipe, init) if init else recipe
 
 
-def show(run: Run, recipe: Recipe, device: str, prefix: str = "", logs: Sequence[LogName] = ()) -> None:
+class Now(ProgressColumn):
+    """What a run does now, or that it was told to pause."""
+
+    def __init__(self, control: Control):
+        super().__init__()
+        self.control = control
+
+    def render(self, task: Task) -> Text:
+        if self.control.paused and not self.control.left:
+            return Text("paused: resume it in the viewer, or stop with Ctrl-C", style="yellow")
+        return Text(task.fields["now"])
+
+
+def show(
+    run: Run, recipe: Recipe, device: str, prefix: str = "", logs: Sequence[LogName] = (), console: Console | None = None
+) -> None:
     """Do a run with a live progress bar."""
-    console = Console(stderr=True)
+    console = console or Console(stderr=True)
     text = run.about["prompt"]["text"]
     if summary := run.summary:
         console.print(f"{prefix}[bold]{text}[/bold]: done before, in {run.folder}", highlight=False)
@@ -122,19 +156,20 @@ def show(run: Run, recipe: Recipe, device: str, prefix: str = "", logs: Sequence
     if (was := run.about.get("depends_on")) != (now := circumstances()):
         differs = sorted(k for k in now if (was or {}).get(k) != now[k])
         console.print(f"[yellow]this run began under other circumstances ({', '.join(differs)}): its bytes may differ[/yellow]")
+    control = Control(run)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(24),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[now]}"),
+        Now(control),
     )
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(
             f"{prefix}{text[:40]}", total=recipe.steps, now="drawing views from the prior" if recipe.draw else "starting"
         )
         try:
-            for report, _ in produce(run, recipe, device=device, logs=logs):
+            for report, _ in produce(run, recipe, device=device, logs=logs, control=control):
                 losses = "  ".join(f"{name} {loss:.3g}" for name, loss in report.losses.items())
                 bar.update(task, completed=report.step, now=f"{losses}  size {report.size}")
             bar.update(task, now="exporting")

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
+from rich.console import Console
 from tyro.conf import AvoidSubcommands, Positional
 
 from rl3d.commands import finetune
 from rl3d.commands.generate import logs_of, recipe_with, show
+from rl3d.commands.viewing import viewing
 from rl3d.commands.words import value_of, without
 from rl3d.priors.embedded import Embedded
 from rl3d.recipe import Recipe, describe
@@ -27,6 +29,8 @@ class Resume:
     device: str = "cpu"
     tensorboard: bool = False
     wandb: bool = False
+    view: bool = False
+    """Also open the viewer on the run; it stays open until Ctrl-C."""
 
 
 def main(words: list[str]) -> None:
@@ -34,13 +38,16 @@ def main(words: list[str]) -> None:
     asked = tyro.cli(Resume, args=words, prog="rl3d resume")
     run = Run(asked.folder)
     if run.about.get("kind") == finetune.LESSON:
+        if asked.view:
+            raise ValueError("--view follows a scene in the making, and this is a lesson: leave it out")
         team = Team(asked.device)
         with run.lock() if team.leads else contextlib.nullcontext():
             finetune.teach(run, finetune.recorded(run), team)
         return
     recipe, logs = recorded(run), logs_of(asked.tensorboard, asked.wandb)
-    with run.lock():
-        show(run, recipe, asked.device, logs=logs)
+    console = Console(stderr=True)
+    with viewing(run.folder, console) if asked.view else contextlib.nullcontext(), run.lock():
+        show(run, recipe, asked.device, logs=logs, console=console)
 
 
 def recorded(run: Run) -> Recipe:
