@@ -30,7 +30,7 @@ DRAWN_BYTES = 20 * 2**20
 COLOURS = {"running": "#1c7ed6", "done": "#2f9e44", "stopped": "#e8590c", "damaged": "#c92a2a", "file": "#868e96"}
 
 
-def show(page: Page, paths: Sequence[Path], open_them: Callable[[list[Path]], None]) -> None:
+def show(page: Page, paths: Sequence[Path], open_them: Callable[[Sequence[Path]], None]) -> None:
     """Show what lies at these paths; ``open_them`` is called with what was chosen."""
     page.clear()
     shown: list[Entry] = []
