@@ -107,4 +107,5 @@ def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
         return 0.0, 1.0
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return middle - half, middle + half
+    # Rounding alone can pass 0 and 1.
+    return max(0.0, middle - half), min(1.0, middle + half)

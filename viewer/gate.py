@@ -129,9 +129,12 @@ def file_address(folders: Sequence[Path], path: Path) -> str:
 
 def _listen(host: str, port: int) -> socket.socket:
     """A listening socket, so that viser never looks for an address itself: it would try for ever where there is none."""
+    if not 0 <= port < 65536:
+        raise ValueError(f"cannot listen on {host!r}, port {port}: ports are 0 to 65535")
+    problem = OSError()
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except (OSError, UnicodeError, OverflowError) as error:
+    except (OSError, UnicodeError) as error:
         raise ValueError(f"cannot listen on {host!r}, port {port}: {error}") from None
     for attempt in range(port, min(port + 100, 65536)) if port else (0,):
         door = socket.socket(family, socket.SOCK_STREAM)
