@@ -28,7 +28,7 @@ class View:
     """Runs, folders of runs, and .ply, .splat, .spz, .glb, .gltf or .obj files: one is opened, several stand side by side, of
     a folder there is a gallery. Default: runs/"""
     prefer: Path | None = None
-    """Ask which of two assets for a prompt is better; answers are added to this .jsonl file, as `rl3d reward train` reads it."""
+    """Ask which of two assets for a prompt is better; answers go to this .jsonl file, which `rl3d reward train` reads."""
     blind: bool = False
     """While asking, hide where the two come from; in the end say which folder wins, and how surely."""
     annotator: str = ""

@@ -19,11 +19,16 @@ AZIMUTH_DEG, ELEVATION_DEG = 30.0, 18.0
 
 
 def of_client(camera: viser.CameraHandle, width: int, height: int) -> Cameras:
-    """Where a client looks from, with so many pixels; viser's cameras are OpenCV's too."""
+    """Where a client looks from, with so many pixels."""
+    return of_pose(camera.wxyz, camera.position, camera.fov, width, height)
+
+
+def of_pose(wxyz: np.ndarray, position: np.ndarray, fov_y_rad: float, width: int, height: int) -> Cameras:
+    """One of viser's cameras, which are OpenCV's too: its rotation and place in the world, and its vertical field of view."""
     world_from_cam = np.eye(4)
-    world_from_cam[:3, :3] = tf.SO3(camera.wxyz).as_matrix()
-    world_from_cam[:3, 3] = camera.position
-    focal = 0.5 * height / math.tan(camera.fov / 2)
+    world_from_cam[:3, :3] = tf.SO3(wxyz).as_matrix()
+    world_from_cam[:3, 3] = position
+    focal = 0.5 * height / math.tan(fov_y_rad / 2)
     intrinsics = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     cam_from_world = torch.from_numpy(np.linalg.inv(world_from_cam)).float()
     return Cameras(cam_from_world[None, None], intrinsics[None, None], width, height)

@@ -107,7 +107,7 @@ def _labelled(picture: np.ndarray, labels: Sequence[str], columns: int, tile: tu
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
     dark = picture[0, 0].mean() < 128
-    size = max(8, round(tile[1] / 32))
+    size = max(11, round(tile[1] / 32))
     font = ImageFont.load_default(size)
     for i, label in enumerate(labels):
         left, top = i % columns * tile[0], i // columns * tile[1]
