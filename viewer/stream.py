@@ -50,9 +50,11 @@ class Stream:
     def _tick(self) -> None:
         if self.active and self._wanted is not None and time.monotonic() - self._moved_at > REST_S:
             budget, self._wanted = self._wanted, None
-            self._draw(budget)
+            if self._draw(budget):
+                self._wanted = budget
 
-    def _draw(self, seconds: float) -> None:
+    def _draw(self, seconds: float) -> bool:
+        """Draw once; whether it was so much cheaper than expected that a finer picture can be had."""
         camera = self.page.client.camera
         rows = float(np.sqrt(seconds / self.pixel_s / max(camera.aspect, 1e-3)))
         height = int(min(max(rows, LEAST), MOST, max(camera.image_height, LEAST)))
@@ -60,6 +62,8 @@ class Stream:
         spent = time.thread_time(), time.monotonic()
         picture = self.paint(width, height)
         # Renderers use other threads too, which the clock on the wall sees, and other programs take their share of that.
-        self.pixel_s = max((time.thread_time() - spent[0] + time.monotonic() - spent[1]) / 2, 1e-4) / (width * height)
+        cost = max((time.thread_time() - spent[0] + time.monotonic() - spent[1]) / 2, 1e-4)
+        self.pixel_s = cost / (width * height)
         quality = 70 if seconds == MOVING_S else 90
         self.page.scene.set_background_image(picture, format="jpeg", jpeg_quality=quality)
+        return height < min(MOST, camera.image_height) and cost < seconds / 3

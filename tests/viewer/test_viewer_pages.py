@@ -93,6 +93,11 @@ def middle(tab) -> np.ndarray:
     return shot[y - 6 : y + 7, x - 6 : x + 7].mean((0, 1))
 
 
+def named(tab, label):
+    """The field that stands beside a label."""
+    return tab.locator(f"xpath=//label[contains(.,'{label}')]/following::input[1]").first
+
+
 def until(check, seconds=60.0):
     """Wait until something is so."""
     end = time.monotonic() + seconds
@@ -119,7 +124,7 @@ def test_a_card_opens_a_run_whose_splats_are_drawn(visit, runs):
 def test_the_filter_leaves_what_fits(visit, runs):
     tab = visit(runs)
     tab.wait_for_selector(".rl3d-card")
-    tab.fill("input[type=text]", "blue")
+    named(tab, "Filter").fill("blue ball")
     until(lambda: tab.locator(".rl3d-card").count() == 1)
 
 
@@ -133,7 +138,7 @@ def test_controls_write_wishes_and_two_clients_see_the_same_run(visit, runs):
             tab.wait_for_selector("button:has-text('Pause')")
         one.click("button:has-text('Pause')")
         other.click("button:has-text('One step')")
-        field = other.locator("input").nth(0)
+        field = named(other, "weight: match")
         field.fill("0.5")
         field.press("Enter")
         file = folder / "control.jsonl"
