@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import viser
@@ -11,6 +12,9 @@ from rl3d.control import Kind, Standing, ask, standing
 from rl3d.live import watch
 from rl3d.run import Run
 
+TYPING_S = 0.8
+"""A weight is asked for when nobody has changed it for so long."""
+
 
 class Controls:
     """Pause, resume, step, weights, save, explain, stop; in the present container."""
@@ -19,6 +23,8 @@ class Controls:
         self.page, self.run = page, run
         self._asked: dict[str, str] = {}
         """Wishes of this page that have no answer yet, by id, in words."""
+        self._typed: dict[str, float] = {}
+        """Terms whose weight was changed on the page, and when last."""
         gui = page.gui
         self._folder = gui.add_folder("Steer", visible=False)
         with self._folder:
@@ -48,13 +54,14 @@ class Controls:
         if not busy:
             return ""
         watch(self.run)
+        self._ask_typed()
         now = self._standing()
         self._paused = now.paused
         self._pause.label = "Resume" if now.paused else "Pause"
         self._pause.icon = viser.Icon.PLAYER_PLAY if now.paused else viser.Icon.PLAYER_PAUSE
         waiting = {wish.term for wish in now.waiting if wish.kind == "weight"}
         for term, factor in now.factors.items():
-            if term in self._factors and term not in waiting and factor != self._shown[term]:
+            if term in self._factors and term not in waiting and term not in self._typed and factor != self._shown[term]:
                 self._shown[term] = self._factors[term].value = factor
         for id, what in list(self._asked.items()):
             if id in now.refused:
@@ -71,9 +78,16 @@ class Controls:
 
     def _weighed(self, term: str) -> Callable[[], None]:
         def weigh() -> None:
-            factor = float(self._factors[term].value)
-            if factor != self._shown[term]:  # not an echo of what the run said itself
-                self._shown[term] = factor
-                self._asked[ask(self.run, "weight", term=term, factor=factor)] = f"weigh {term} by {factor:g}"
+            self._typed[term] = time.monotonic()
 
         return weigh
+
+    def _ask_typed(self) -> None:
+        """Ask for weights that nobody is still typing: on the way to 0.5 there is a 0, which nobody wants."""
+        for term, when in list(self._typed.items()):
+            factor = float(self._factors[term].value)
+            if time.monotonic() - when > TYPING_S:
+                del self._typed[term]
+                if factor != self._shown[term]:  # not an echo of what the run said itself
+                    self._shown[term] = factor
+                    self._asked[ask(self.run, "weight", term=term, factor=factor)] = f"weigh {term} by {factor:g}"
