@@ -39,6 +39,9 @@ COMMANDS = (
 )
 """Each a module of ``rl3d.commands``, imported when it is asked for."""
 
+ELSEWHERE = {"view": "rl3d.viewer.app"}
+"""But these: the viewer stands above all commands."""
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command. A user's mistake ends in one line on stderr and exit code 2, Ctrl-C in 130, never in a traceback."""
@@ -53,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     # 2.7 times as long with the usual spinning, and 1.5 times with this; alone it costs nothing. Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
-        import_module(f"rl3d.commands.{words[0]}").main(words[1:])
+        import_module(ELSEWHERE.get(words[0], f"rl3d.commands.{words[0]}")).main(words[1:])
     except KeyboardInterrupt:
         print("\nrl3d: stopped", file=sys.stderr)
         raise SystemExit(130) from None

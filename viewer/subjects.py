@@ -1,0 +1,78 @@
+"""What is put before the camera: from a run's folder, finished or not, or from a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from rl3d.viewer.entries import Entry
+
+from rl3d.assets import load_asset
+from rl3d.math import SH_C0, rotation_from_quat
+from rl3d.types import Look, Splats
+
+IN_BROWSER = 500_000
+"""Gaussians at most that the browser draws itself; of more, and of radiance fields, the server sends pictures."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something to look at."""
+
+    look: Look
+    splats: Splats | None
+    """Gaussians that the browser can draw; None where it gets pictures."""
+    mesh: bytes | None = None
+    """A GLB, in glTF's axes."""
+    about: str = ""
+    """How large it is, in words."""
+
+
+def of_splats(splats: Splats, look: Look, mesh: bytes | None = None) -> Subject:
+    """Gaussians, drawn by the browser unless they are too many."""
+    small = len(splats) <= IN_BROWSER
+    how = "" if small else ", rendered here: too many for most browsers"
+    return Subject(look, splats if small else None, mesh, f"{len(splats):,} Gaussians{how}")
+
+
+def of_entry(entry: Entry) -> Subject | None:
+    """What a file holds, or what a run has made; None where a run has made nothing yet.
+
+    Raises:
+        ValueError: if what there is is broken.
+    """
+    if entry.state == "file":
+        asset = load_asset(entry.path)
+        if asset.surface is None:
+            return of_splats(asset.splats, asset.look)
+        return Subject(asset.look, None, mesh_of(asset.surface), f"{len(asset.surface.faces):,} triangles")  # pyright: ignore
+    if (entry.path / "asset.ply").is_file():
+        asset = load_asset(entry.path)
+        return of_splats(asset.splats, asset.look, read_mesh(entry.path / "mesh.glb"))
+    return None
+
+
+def read_mesh(path: Path) -> bytes | None:
+    """The mesh that a run made, if it made one."""
+    return path.read_bytes() if path.is_file() else None
+
+
+def mesh_of(surface) -> bytes:
+    """A ``trimesh.Trimesh`` in our axes as GLB, with its colours as they were read."""
+    turned = surface.copy()
+    turned.apply_transform(np.array([[0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]]))
+    return turned.export(file_type="glb")
+
+
+def covariances(splats: Splats) -> Float[ndarray, "n 3 3"]:
+    """Second moments of Gaussians in world units squared."""
+    axes = rotation_from_quat(splats.quats) * splats.log_scales.exp()[:, None]
+    return (axes @ axes.mT).numpy()
+
+
+def colours(splats: Splats) -> Float[ndarray, "n 3"]:
+    """Give Gaussians' sRGB in [0, 1], without what depends on the side they are seen from: viser draws one colour of each."""
+    return (0.5 + SH_C0 * splats.sh[:, 0]).clamp(0, 1).numpy()
