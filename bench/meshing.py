@@ -25,7 +25,6 @@ import tyro
 from jaxtyping import Float
 from numpy import ndarray
 
-from rl3d.assets import look_at_mesh
 from rl3d.cameras import look_at_origin
 from rl3d.export.mesh import QUICK, Meshing, shape, to_mesh
 from rl3d.export.pictures import png_bytes
@@ -38,6 +37,7 @@ from rl3d.geometry.tsdf import depth_bias, lattice_cameras, orbit_cameras, surfa
 from rl3d.render import mesh as raster
 from rl3d.render.gaussians import look_at
 from rl3d.render.surface import points_from_depth
+from rl3d.render.textured import look_at_mesh
 from rl3d.toybox.assemble import Toy, build
 from rl3d.toybox.render import render, triangles
 from rl3d.toybox.things import Item, Spec
@@ -203,7 +203,7 @@ def draw(path: Path, cache: Path, kinds: tuple[str, ...] = ("mug", "chair", "win
     for kind in kinds:
         splats = look_at(fitted(kind, cache))
         mesh = to_mesh(splats)
-        ours, theirs = look_at_mesh(mesh, is_gltf=False), look_at_mesh(poisson(splats), is_gltf=False)
+        ours, theirs = look_at_mesh(mesh), look_at_mesh(poisson(splats))
         shown = [exact(kind)(camera), light(exact(kind), camera), splats(camera), ours(camera), light(ours, camera)]
         rows.append(torch.cat([x.over(1.0)[0, 0] for x in (*shown, light(theirs, camera))], 1))
     image = (255 * torch.cat(rows).clamp(0, 1)).round().byte().numpy()

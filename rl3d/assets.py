@@ -15,11 +15,11 @@ from rl3d.cameras import Orbit
 from rl3d.export.mesh_reading import read_mesh
 from rl3d.export.ply import read_ply
 from rl3d.protocols import Shown, Situation
-from rl3d.render import mesh as raster
 from rl3d.render.gaussians import look_at
+from rl3d.render.textured import look_at_mesh
 from rl3d.rewards.base import SplatScene
 from rl3d.run import Run
-from rl3d.start import FromFile, fitted_mesh, mesh_colours, on_surface
+from rl3d.start import FromFile, fitted_mesh, on_surface
 from rl3d.types import Cameras, Look, Prompt, Splats, Views
 
 
@@ -64,30 +64,6 @@ def load_asset(path: str | Path) -> Asset:
     mesh = fitted_mesh(read_mesh(path))
     # Welded: what a texture's seams cut hangs together.
     return Asset(on_surface(mesh, 6000, rng), look_at_mesh(mesh), trimesh.Trimesh(mesh.vertices, mesh.faces))
-
-
-def look_at_mesh(mesh: trimesh.Trimesh, *, samples: int = 3) -> Look:
-    """A mesh as something to look at: its own colours, which are sRGB, with no light, ``samples`` squared samples a pixel."""
-    vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32)
-    triangles = raster.TriangleMesh(vertices, faces, raster.corner_normals(vertices, faces), np.zeros(len(faces), np.int32))
-
-    def look(cameras: Cameras) -> Views:
-        fragments = raster.rasterize(triangles, cameras, samples=samples)
-        hit = fragments.face >= 0
-        rest = fragments.barycentrics[hit]
-        weight = torch.from_numpy(np.concatenate([1 - rest.sum(1, keepdims=True), rest], 1))
-        face = torch.from_numpy(fragments.face[hit].astype(np.int64))
-        image = np.zeros((*hit.shape, 4), np.float32)
-        image[hit, :3] = mesh_colours(mesh, face, weight).numpy()
-        image[..., 3] = hit
-        rgba = raster.box_filter(image, samples)
-        depth, normals = (raster.box_filter(x, samples) for x in raster.depth_and_normals(fragments, triangles, cameras))
-        depth /= np.maximum(rgba[..., 3:], 1e-6)
-        normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
-        pixels = raster.tensor(rgba)
-        return Views(pixels[..., :3], pixels[..., 3:], raster.tensor(depth), raster.tensor(normals), cameras)
-
-    return look
 
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")

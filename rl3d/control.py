@@ -321,10 +321,10 @@ def _parsed(place: str, line: bytes) -> _Line:
 
 def _wish(said: Mapping[str, Any]) -> Wish:
     """The wish that a line holds, or a ``ValueError`` that says what is wrong with it."""
-    found = {"steps": 1, "term": "", "factor": 1.0, **said}
+    found: dict[str, Any] = {"steps": 1, "term": "", "factor": 1.0, **said}
     if unknown := found.keys() - {"id", "wish", "steps", "term", "factor"}:
         raise ValueError(f"a wish has no {min(unknown)[:40]!r}")
-    id, kind, steps, term, factor = (found.get(key) for key in ("id", "wish", "steps", "term", "factor"))
+    id, kind, steps, term, factor = (found.get(key, "") for key in ("id", "wish", "steps", "term", "factor"))
     if not (isinstance(id, str) and 0 < len(id) <= 64):
         raise ValueError("a wish needs an id of 1 to 64 characters")
     if kind not in get_args(Kind):

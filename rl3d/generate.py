@@ -15,7 +15,8 @@ import torch
 from rl3d.cameras import evaluation_cameras
 from rl3d.control import Control
 from rl3d.explanation import explain, why_path, write_explanation
-from rl3d.export.mesh import QUICK, to_mesh, write_glb
+from rl3d.export.mesh import QUICK, to_mesh
+from rl3d.export.mesh_files import write_mesh
 from rl3d.export.pictures import contact_sheet, png_bytes, write_turntable
 from rl3d.export.ply import write_ply
 from rl3d.files import write_whole
@@ -202,7 +203,7 @@ def finish(
     if changed:
         notes.append(f"weights were changed {changed} times on the way (control.jsonl): the recipe alone gives another object")
     try:
-        write_glb(run.folder / "mesh.glb", to_mesh(look, QUICK))
+        write_mesh(run.folder / "mesh.glb", to_mesh(look, QUICK), name=o.prompt.text)
     except ValueError as error:
         notes.append(f"no mesh: {error}")
     if isinstance(o, Optimization) and o.tutor is not None:

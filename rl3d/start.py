@@ -10,18 +10,15 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import torch
 import trimesh
-from jaxtyping import Float, Int
-from torch import Tensor
-from trimesh.visual import TextureVisuals
 
 from rl3d.cameras import Orbit
-from rl3d.export.corners import texture_at
 from rl3d.export.mesh_reading import MESHES, holds_mesh, read_mesh
 from rl3d.export.splat_files import read_splats, splat_kind
 from rl3d.geometry.hull import visual_hull
 from rl3d.geometry.points import ball, from_points
 from rl3d.priors.sampling import Climb, sample_best, sample_views
 from rl3d.protocols import Prior, Situation
+from rl3d.render.textured import colours_of
 from rl3d.rewards.clip import Clip
 from rl3d.types import Cameras, Prompt, Splats, Views
 
@@ -202,21 +199,7 @@ def on_surface(mesh: trimesh.Trimesh, count: int, rng: torch.Generator) -> Splat
     weight = torch.stack([1 - root, root * (1 - along), root * along], 1)
     points = (weight[..., None] * corners[face]).sum(1)
     spacing = math.sqrt(mesh.area / count)
-    return from_points(points, mesh_colours(mesh, face, weight), 0.6 * spacing, opacity=0.9)
-
-
-def mesh_colours(mesh: trimesh.Trimesh, face: Int[Tensor, "n"], weight: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """Colours in [0, 1] of places on faces, from a texture or from corners, which are sRGB; grey where the mesh has none."""
-    corner = torch.from_numpy(np.asarray(mesh.faces).copy())[face]
-    visual = mesh.visual
-    if isinstance(visual, TextureVisuals):
-        at = (weight[..., None] * torch.from_numpy(np.asarray(visual.uv, np.float32).copy())[corner]).sum(1)
-        picture = visual.material.baseColorTexture.convert("RGB")
-        return torch.from_numpy(texture_at(np.asarray(picture), at.numpy())) / 255
-    if visual.kind is None:
-        return torch.full((len(face), 3), 0.5)
-    colours = torch.from_numpy(np.asarray(visual.vertex_colors)[:, :3].astype(np.float32) / 255)
-    return (weight[..., None] * colours[corner]).sum(1)
+    return from_points(points, colours_of(mesh)(face, weight), 0.6 * spacing, opacity=0.9)
 
 
 def fitted_mesh(mesh: trimesh.Trimesh) -> trimesh.Trimesh:

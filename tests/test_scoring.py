@@ -12,7 +12,7 @@ from PIL import Image
 from rl3d.__main__ import main
 from rl3d.assets import load_asset, load_pictures
 from rl3d.cameras import Orbit, evaluation_cameras
-from rl3d.export.mesh import glb_bytes, write_glb
+from rl3d.export.mesh_files import write_mesh
 from rl3d.export.ply import write_ply
 from rl3d.geometry.points import from_points
 from rl3d.rewards.clip import Clip
@@ -51,7 +51,7 @@ def covered_rows(alpha: torch.Tensor) -> list[int]:
 
 
 def test_a_mesh_comes_back_where_it_was_with_its_colours(here):
-    write_glb(here / "block.glb", block())
+    write_mesh(here / "block.glb", block())
     asset = load_asset(here / "block.glb")
     np.testing.assert_allclose(asset.surface.bounds, block().bounds, atol=1e-5)
     views = asset.look(Orbit(4, 0.0, size=64).cameras())
@@ -107,7 +107,7 @@ def test_a_run_is_scored_as_its_own_summary_has_it(here, capsys):
 
 
 def test_rewards_of_ones_own_and_those_that_do_not_apply(here, capsys):
-    (here / "block.glb").write_bytes(glb_bytes(block()))
+    write_mesh(here / "block.glb", block())
     (here / "mine.py").write_text("def red(shown, prompts):\n    return shown.views.rgb[..., 0].mean((2, 3))\n\nnumber = 3\n")
     main(["score", "block.glb", "--prompt", "zebras in love", "--rewards", "mine.py:red", "verified", "stands", "closed"])
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
@@ -135,7 +135,7 @@ def fails(capsys, *words: str) -> str:
 
 
 def test_mistakes_are_named(here, capsys):
-    (here / "block.glb").write_bytes(glb_bytes(block()))
+    write_mesh(here / "block.glb", block())
     (here / "mine.py").write_text("number = 3\n")
     (here / "broken.glb").write_bytes(b"glTF")
     (here / "empty").mkdir()

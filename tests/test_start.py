@@ -7,7 +7,7 @@ import trimesh
 from fake_prior import RED, Fake, GaussianViews, blob, situation, tiny_recipe
 from PIL import Image
 
-from rl3d.export.mesh import write_glb
+from rl3d.export.mesh_files import write_mesh
 from rl3d.export.ply import write_ply
 from rl3d.export.splat_files import splat_bytes
 from rl3d.math import rgb_from_sh, rotation_from_quat
@@ -63,7 +63,7 @@ def painted_box():
 
 
 def test_a_mesh_of_ours_stands_as_it_did_in_its_colours(tmp_path):
-    write_glb(tmp_path / "a.glb", painted_box())
+    write_mesh(tmp_path / "a.glb", painted_box())
     found = build(tmp_path / "a.glb", limit=2000)
     half = torch.tensor([0.6, 0.3, 0.4])
     torch.testing.assert_close(found.means.abs().amax(0), half, atol=0.02, rtol=0)

@@ -22,8 +22,14 @@ def viewing(folder: Path, console: Console) -> Iterator[None]:
 
     A viewer that fails, or that is closed, leaves the run alone. When the run is left early the viewer is ended too.
     """
-    heard = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
-    viewer = subprocess.Popen([*VIEW, str(folder)], text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}, **heard)
+    viewer = subprocess.Popen(
+        [*VIEW, str(folder)],
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     relay = Thread(target=_relay, args=(viewer, console), daemon=True)
     relay.start()
     try:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import trimesh
 
-from rl3d.files import write_whole
 from rl3d.geometry.remesh import bilateral, decimate, watertight
 from rl3d.geometry.tsdf import fuse, lattice_cameras, paint, surface
 from rl3d.types import Look, Views
@@ -80,20 +78,3 @@ def to_mesh(look: Look, settings: Meshing = Meshing()) -> trimesh.Trimesh:
     rgba = np.concatenate([colours, np.ones_like(colours[:, :1])], 1)
     mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=(255 * rgba).round().astype(np.uint8))
     return mesh
-
-
-def glb_bytes(mesh: trimesh.Trimesh) -> bytes:
-    """A mesh as GLB: glTF's y is up and its front looks along +z, so our z-up, x-front axes are turned."""
-    turned = mesh.copy()
-    turned.apply_transform(np.array([[0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]]))
-    # glTF multiplies linear colours; ours are sRGB.
-    rgba = turned.visual.vertex_colors / 255.0
-    linear = np.where(rgba <= 0.04045, rgba / 12.92, ((rgba + 0.055) / 1.055) ** 2.4)
-    linear[:, 3] = 1
-    turned.visual.vertex_colors = (255 * linear).round().astype(np.uint8)
-    return trimesh.Scene(turned).export(file_type="glb")  # pyright: ignore[reportReturnType]
-
-
-def write_glb(path: Path, mesh: trimesh.Trimesh) -> None:
-    """Write a GLB file, whole or not at all."""
-    write_whole(path, glb_bytes(mesh))

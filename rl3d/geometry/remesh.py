@@ -113,10 +113,10 @@ def decimate(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
         raise ValueError(f"a solid has 4 faces at least, got {faces}: ask for more, or None to keep all")
     if len(mesh.faces) <= faces:
         return mesh
-    points, kept = fast_simplification.simplify(
-        np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64), target_count=faces, agg=5
+    found = fast_simplification.simplify(
+        np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int32), target_count=faces, agg=5
     )
-    return _without_loose(points, kept)
+    return _without_loose(found[0], found[1])
 
 
 def watertight(mesh: trimesh.Trimesh, *, faces: int | None = None) -> trimesh.Trimesh:
