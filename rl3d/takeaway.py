@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -45,6 +45,10 @@ Format = Literal[
     *("mp4", "gif", "png", "nerfstudio", "html"),
 ]
 """Splats, meshes, and what is looked at."""
+
+MESHES = {"glb", "obj", "stl", "mesh.ply", "usdz"}
+TEXTURED = {"glb", "obj", "usdz", "html"}
+"""Formats that show a texture; for others none is made."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +191,8 @@ def take_away(source: Source, formats: Sequence[Format], settings: Settings, fol
     Raises:
         ValueError: if there is nothing to write, such as no surface for a mesh; what was yielded before stays.
     """
+    if not TEXTURED & set(formats):
+        settings = replace(settings, colours="vertices")
     mesh = cache(lambda: made_mesh(source, settings))
 
     def path(name: str) -> Path:
@@ -224,7 +230,7 @@ def take_away(source: Source, formats: Sequence[Format], settings: Settings, fol
                 yield target
             case "html":
                 yield whole("page.html", page([exhibit(source, mesh)]).encode())
-    if settings.report and source.mesh is None and {"glb", "obj", "stl", "mesh.ply", "usdz"} & set(formats):
+    if settings.report and source.mesh is None and MESHES & set(formats):
         facts = report(mesh(), source.look)
         yield whole("mesh-report.json", (json.dumps(facts, indent=2) + "\n").encode())
         yield whole("mesh-report.html", report_page(facts, mesh(), source.look, title=source.title).encode())
