@@ -94,7 +94,7 @@ def test_textures_and_plain_materials_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.xyz", b"", ".ply of Gaussians"),
+        ("a.xyz", b"", "a file of Gaussians or a mesh"),
         ("nowhere.glb", None, "there is no asset"),
         ("a.glb", b"rubbish", "cannot read"),
         ("a.obj", b"v 0 0 0\n", "no surface|cannot read"),

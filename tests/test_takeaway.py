@@ -196,7 +196,7 @@ def test_a_run_becomes_a_mesh_with_a_report(tmp_path, monkeypatch):
 
     ball = Source(tmp_path, "", "ball", "a ball", sphere_views, lambda: pytest.fail("no splats are needed"))
     quick = Meshing(resolution=32, views=16, size=64, faces=600)
-    settings = Settings(mesh=quick, texture=Baking(size=128, views=12, view_size=64, outline=0, refine=2))
+    settings = Settings(mesh=quick, texture=Baking(size=128, views=12, view_size=64, refine=2))
     made = [path.name for path in take_away(ball, ["glb", "obj"], settings, tmp_path)]
     assert made == ["mesh.glb", "mesh.png", "mesh.mtl", "mesh.obj", "mesh-report.json", "mesh-report.html"]
     found = trimesh.load(tmp_path / "mesh.glb", force="mesh")

@@ -85,7 +85,7 @@ class _Variational(nn.Module):
         noisy = noised(clean, level, 1, step.rng)
         wanted = predict(prior, noisy, level, step.prompt, cameras, guidance=v.guidance, rescale=v.rescale)
         own = predict(adapted, noisy, level, step.prompt, cameras)
-        step.predicted |= {"target": wanted, "adapted": own}
+        step.predicted.update(target=wanted, adapted=own)
         self._learn(adapted, clean.detach(), step)
         return {"pixels": pull(clean, scale(v.form, level) * (own - wanted))}
 
