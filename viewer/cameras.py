@@ -16,6 +16,9 @@ from rl3d.types import Cameras
 FOV_Y_DEG = 40.0
 AZIMUTH_DEG, ELEVATION_DEG = 30.0, 18.0
 """From where an object is first seen: its front, a little from the side and from above."""
+NUDGES = 4
+"""Hardly visible moves after a camera was placed. viser's client draws splats by the camera of the frame before, and draws no
+further frame by itself: without them a splat scene may stay as the camera saw it from where it was."""
 
 
 def of_client(camera: viser.CameraHandle, width: int, height: int) -> Cameras:
@@ -51,13 +54,14 @@ class Framing:
         self._placed: tuple[float, float, float] | None = None
         self._left: list[np.ndarray] = []
         """Where the camera stood when it was placed: messages from there may be under way still."""
+        self._nudges = 0
 
     def place(self) -> None:
         """Look at the whole object, its front a little from the side and from above."""
         camera = self._camera_of()
         aspect = self._share(camera.aspect)
         self._left = [*self._left, np.array(camera.position)][-8:]
-        self._placed = first_position(aspect)
+        self._placed, self._nudges = first_position(aspect), NUDGES
         look_here(camera, aspect)
 
     def keep(self) -> None:
@@ -68,6 +72,9 @@ class Framing:
         if np.allclose(camera.position, self._placed, atol=0.02):
             if not np.allclose(first_position(self._share(camera.aspect)), self._placed, atol=0.02):
                 self.place()
+            elif self._nudges:
+                self._nudges -= 1
+                camera.position = np.array(self._placed) * (1 + 1e-4 * (self._nudges % 2))
         elif not any(np.allclose(camera.position, place, atol=0.02) for place in self._left):
             self._placed = None  # the client went elsewhere
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -19,6 +20,8 @@ REST_S = 0.25
 """The camera is at rest when it has not moved for so long."""
 LEAST, MOST = 48, 1080
 """Rows of a picture."""
+LATE_S = 2.0
+"""Whoever waits longer for a first picture is told why."""
 
 
 class Stream:
@@ -32,6 +35,9 @@ class Stream:
         """Seconds of a core for each pixel, as last seen."""
         self._moved_at = 0.0
         self._wanted: float | None = RESTING_S
+        self._late: threading.Timer | None = threading.Timer(
+            LATE_S, page.say, ("The first picture takes a while", "Its renderer is compiled once on a machine.", "blue")
+        )
         page.on_move(self.moved)
         page.every(0.1, self._tick, thrifty=thrifty)
 
@@ -60,7 +66,12 @@ class Stream:
         height = int(min(max(rows, LEAST), MOST, max(camera.image_height, LEAST)))
         width = max(int(height * camera.aspect), 1)
         spent = time.thread_time(), time.monotonic()
+        if self._late is not None:
+            self._late.start()
         picture = self.paint(width, height)
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
         # Renderers use other threads too, which the clock on the wall sees, and other programs take their share of that.
         cost = max((time.thread_time() - spent[0] + time.monotonic() - spent[1]) / 2, 1e-4)
         self.pixel_s = cost / (width * height)
