@@ -116,7 +116,8 @@ def _style(hidden: Sequence[str]) -> str:
     return f"""<style>
 {gone}{{display:none!important}}
 .rl3d-cards{{display:grid;grid-template-columns:repeat(auto-fill,minmax(168px,1fr));gap:8px;padding:4px 10px 10px}}
-.rl3d-card{{position:relative;border:1px solid #dee2e6;border-radius:6px;overflow:hidden;background:#fff;font-size:12px;line-height:1.35}}
+.rl3d-card{{position:relative;border:1px solid #dee2e6;border-radius:6px;
+  overflow:hidden;background:#fff;font-size:12px;line-height:1.35}}
 .rl3d-card:hover{{border-color:#1c7ed6;box-shadow:0 2px 8px #0002}}
 .rl3d-card label{{cursor:pointer;display:block}}
 .rl3d-card img,.rl3d-card .rl3d-none{{width:100%;aspect-ratio:1;object-fit:cover;display:block;background:#f1f3f5}}
