@@ -1,14 +1,15 @@
 """Where a page puts a browser's camera, and when it leaves it alone."""
 
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
+import viser
 from rl3d.viewer.cameras import Framing, first_position
 
 
 def framed(aspect):
     """A camera at viser's usual place, a framing of it, and that placed."""
-    camera = SimpleNamespace(aspect=aspect, position=np.array([3.0, 3.0, 3.0]))
+    camera = Mock(spec=viser.CameraHandle, aspect=aspect, position=np.array([3.0, 3.0, 3.0]))
     framing = Framing(lambda: camera)
     framing.place()
     return camera, framing
