@@ -18,8 +18,8 @@ MOVING_S, RESTING_S = 0.08, 0.8
 """What one picture may cost of a core's time."""
 REST_S = 0.25
 """The camera is at rest when it has not moved for so long."""
-LEAST, MOST = 48, 1080
-"""Rows of a picture."""
+LEAST, RESTING_LEAST, MOST = 48, 240, 1080
+"""Rows of a picture; a coarser one at rest would look broken, so a slow machine works longer for it."""
 LATE_S = 2.0
 """Whoever waits longer for a first picture is told why."""
 
@@ -63,7 +63,8 @@ class Stream:
         """Draw once; whether it was so much cheaper than expected that a finer picture can be had."""
         camera = self.page.client.camera
         rows = float(np.sqrt(seconds / self.pixel_s / max(camera.aspect, 1e-3)))
-        height = int(min(max(rows, LEAST), MOST, max(camera.image_height, LEAST)))
+        least = LEAST if seconds == MOVING_S else RESTING_LEAST
+        height = int(min(max(rows, least), MOST, max(camera.image_height, LEAST)))
         width = max(int(height * camera.aspect), 1)
         spent = time.thread_time(), time.monotonic()
         if self._late is not None:
