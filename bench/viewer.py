@@ -1,7 +1,7 @@
 """What the viewer costs: frames in a browser, memory, and the share it takes of a run that it follows.
 
     python bench/viewer.py                # frames and memory with 10k, 100k and 1M Gaussians
-    python bench/viewer.py --follow       # a run of the draft recipe beside a viewer with a client
+    python bench/viewer.py --follow       # a run of the default recipe, alone and beside a viewer with a client
 
 Frames are those of requestAnimationFrame in headless Chromium while a script turns the camera. Where there is no GPU Chromium
 draws in software (SwiftShader), which the table says: these are the least that a browser does.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -86,7 +87,7 @@ def frames(browser, folder: Path, n: int, seconds: float) -> dict:
         tab.set_default_timeout(240_000)
         began = time.monotonic()
         tab.goto(url)
-        tab.wait_for_selector(".rl3d-head:has-text('Gaussians')")
+        tab.wait_for_selector(".rl3d-head:has-text('Gaussians')", state="attached")
         drawn = "server" if "rendered here" in tab.inner_text(".rl3d-head") else "browser"
         ready = time.monotonic() - began
         time.sleep(5)
@@ -117,8 +118,6 @@ def frames(browser, folder: Path, n: int, seconds: float) -> dict:
 
 def chromiums() -> list[int]:
     """The browser that this process started, and what belongs to it."""
-    import os
-
     mine = below(os.getpid())
     return [pid for pid in mine if "chrom" in _name(pid)]
 
@@ -141,51 +140,70 @@ def renderer(browser) -> str:
     return name
 
 
-def follow(browser, folder: Path) -> dict:
-    """CPU time of a viewer that follows a run with one client, over that of the run in the same while."""
-    run = folder / "mug"
-    words = [sys.executable, "-m", "rl3d", "generate", "a red mug", "--recipe", "draft", "--out", str(run), "--steps", "400"]
-    work = subprocess.Popen(words, stderr=subprocess.DEVNULL)
-    while not (run / "metrics.jsonl").is_file() or not (run / "metrics.jsonl").stat().st_size:
-        assert work.poll() is None, "the run ended before it began"
-        time.sleep(0.2)
-    viewer, url = start_viewer(run)
+def follow(browser, folder: Path, recipe: str, steps: int) -> dict:
+    """CPU time of a viewer that follows a run with one client, over the run's in the same while; and what being watched costs
+    the run: its own CPU time, over that of the same run alone."""
+
+    def begin(name: str) -> subprocess.Popen:
+        words = ["generate", "a red mug", "--recipe", recipe, "--out", str(folder / name), "--steps", str(steps)]
+        return subprocess.Popen([sys.executable, "-m", "rl3d", *words], stderr=subprocess.DEVNULL)
+
+    def end(work: subprocess.Popen) -> float:
+        _, status, used = os.wait4(work.pid, 0)
+        work.returncode = os.waitstatus_to_exitcode(status)
+        assert work.returncode == 0, "the run failed"
+        return used.ru_utime + used.ru_stime
+
+    alone = end(begin("alone"))
+    run = folder / "watched"
+    run.mkdir()
+    viewer, url = start_viewer(folder)  # imported before the run begins, as one that is open already
+    tab = browser.new_page(viewport={"width": 1000, "height": 500})
     try:
-        tab = browser.new_page(viewport={"width": 1000, "height": 500})
         tab.set_default_timeout(240_000)
         tab.goto(url)
-        tab.wait_for_selector(".rl3d-head:has-text('Gaussians')")
-        before, began = (cpu_s(viewer.pid), cpu_s(work.pid)), time.monotonic()
-        after = before
-        while work.poll() is None and not (run / "asset.ply").is_file():
-            after = cpu_s(viewer.pid), cpu_s(work.pid)
-            time.sleep(0.5)
-        spent = after[0] - before[0], after[1] - before[1]
-        took = time.monotonic() - began
-        tab.close()
-        return {"seconds": took, "viewer_cpu_s": spent[0], "run_cpu_s": spent[1], "share": spent[0] / max(spent[1], 1e-9)}
+        tab.wait_for_selector(".rl3d-card")
+        work = begin("watched")
+        tab.locator(".rl3d-card:has-text('running') label").first.click()
+        tab.wait_for_selector(".rl3d-head:has-text('running')")
+        before, began, during = (cpu_s(viewer.pid), cpu_s(work.pid)), time.monotonic(), 0.0
+        while not (run / "asset.ply").is_file():
+            assert os.waitid(os.P_PID, work.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None, "the run ended early"
+            during = cpu_s(work.pid) - before[1]
+            tab.wait_for_timeout(500)
+        spent, took = cpu_s(viewer.pid) - before[0], time.monotonic() - began
+        watched = end(work)
+        told = {"recipe": recipe, "steps": steps, "seconds": took, "viewer_cpu_s": spent, "run_cpu_s": during}
+        told |= {"share": spent / during, "run_watched_cpu_s": watched, "run_alone_cpu_s": alone}
+        return told | {"watching_costs": watched / alone - 1}
     finally:
+        tab.close()
         viewer.terminate()
         viewer.wait()
-        work.terminate()
-        work.wait()
+
+
+def pace(frames_per_s: float) -> str:
+    """Frames a second, or seconds a frame where those are fewer than one."""
+    return f"{frames_per_s:.1f} frames/s" if frames_per_s >= 1 else f"{1 / max(frames_per_s, 1e-9):.1f} s/frame"
 
 
 def table(told: dict) -> str:
     """What was measured, as Markdown."""
     lines = [f"Chromium draws with: {told['renderer']}", ""]
     if "frames" in told:
-        heads = ("Gaussians", "drawn by", "seen after", "frames/s", "server", "browser", "server's cores")
+        heads = ("Gaussians", "drawn by", "ready after", "pace", "server", "browser", "server's cores")
         lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         lines += [
-            f"| {r['gaussians']:,} | {r['drawn_by']} | {r['ready_s']:.1f} s | {r['frames_per_s']:.1f} "
+            f"| {r['gaussians']:,} | {r['drawn_by']} | {r['ready_s']:.1f} s | {pace(r['frames_per_s'])} "
             f"| {r['server_mb']:.0f} MB | {r['browser_mb']:.0f} MB | {r['server_cores']:.2f} |"
             for r in told["frames"]
         ]
     if "follow" in told:
         r = told["follow"]
         spent = f"{r['viewer_cpu_s']:.1f} s of {r['run_cpu_s']:.1f} s of CPU time: {100 * r['share']:.1f} %"
-        lines += ["", f"A viewer with a client that followed a run for {r['seconds']:.0f} s took {spent}."]
+        lines += ["", f"A viewer with a client that followed a run ({r['recipe']}, {r['steps']} steps) took {spent}."]
+        both = f"{r['run_watched_cpu_s']:.1f} s instead of {r['run_alone_cpu_s']:.1f} s"
+        lines += [f"The watched run itself took {both} of CPU time: {100 * r['watching_costs']:+.1f} %."]
     return "\n".join(lines)
 
 
@@ -194,6 +212,8 @@ def main() -> None:
 
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--follow", action="store_true", help="measure the share of a run instead")
+    words.add_argument("--recipe", default="default")
+    words.add_argument("--steps", type=int, default=150)
     words.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     words.add_argument("--seconds", type=float, default=10.0)
     asked = words.parse_args()
@@ -202,7 +222,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         told["renderer"] = renderer(browser)
         if asked.follow:
-            told["follow"] = follow(browser, Path(scratch))
+            told["follow"] = follow(browser, Path(scratch), asked.recipe, asked.steps)
         else:
             told["frames"] = [frames(browser, Path(scratch), n, asked.seconds) for n in asked.sizes]
         browser.close()

@@ -39,7 +39,7 @@ COMMANDS = (
 )
 """Each a module of ``rl3d.commands``, imported when it is asked for."""
 
-ELSEWHERE = {"view": "rl3d.viewer.app"}
+ELSEWHERE = {"view": "rl3d.viewer.command"}
 """But these: the viewer stands above all commands."""
 
 

@@ -1,66 +1,38 @@
-"""``rl3d view``: a program in the browser that shows runs, finished or still running, and files of splats and meshes."""
+"""What the viewer serves: runs, finished or still running, files of splats and meshes, and questions which of two is better."""
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
 import viser
-from rl3d.viewer import compare, gallery, run
+from rl3d.viewer import compare, gallery, pairs, run
 from rl3d.viewer.entries import entry, is_run
 from rl3d.viewer.gate import Opened, open_server
 from rl3d.viewer.page import Page, Thrift
-from tyro.conf import Positional, arg
 
 from rl3d.contest import questions
 
 
-@dataclass(frozen=True)
-class View:
-    """Look at runs in the browser, finished or still running, and at files of splats and meshes."""
+def prefer(
+    paths: Sequence[Path],
+    file: Path,
+    annotator: str = "",
+    host: str = "127.0.0.1",
+    port: int = 0,
+    token: str | None = None,
+    *,
+    blind: bool = False,
+) -> Opened:
+    """Serve questions about the assets at these paths, whose answers go to a file; returns at once.
 
-    paths: Annotated[Positional[tuple[Path, ...]], arg(metavar="[DIR|FILE ...]")] = ()
-    """Runs, folders of runs, and .ply, .splat, .spz, .glb, .gltf or .obj files: one is opened, several stand side by side, of
-    a folder there is a gallery. Default: runs/"""
-    prefer: Path | None = None
-    """Ask which of two assets for a prompt is better; answers go to this .jsonl file, which `rl3d reward train` reads."""
-    blind: bool = False
-    """While asking, hide where the two come from; in the end say which folder wins, and how surely."""
-    annotator: str = ""
-    """Who answers."""
-    host: str = "127.0.0.1"
-    """The address to listen on; only this machine can reach the usual one."""
-    port: int = 8080
-    """The first free one from here on is taken; 0 takes any."""
-    token: str | None = None
-    """What visitors must know; a random one is made where other machines can reach the address."""
-
-
-def main(words: list[str]) -> None:
-    """Open the viewer and serve it until Ctrl-C."""
-    asked = tyro.cli(View, args=words, prog="rl3d view")
-    paths = asked.paths or (Path("runs"),)
-    opened = serve(paths, asked.host, asked.port, asked.token) if asked.prefer is None else prefer(paths, asked)
-    print(f"rl3d view: {opened.url}   (Ctrl-C ends it)", flush=True)
-    try:
-        threading.Event().wait()
-    finally:
-        opened.server.stop()
-
-
-def prefer(paths: Sequence[Path], asked: View) -> Opened:
-    """Serve questions about the assets at these paths; returns at once."""
-    from rl3d.viewer import pairs
-
-    assert asked.prefer is not None
-    put = questions(paths, annotator=asked.annotator)
-    opened = open_server(asked.host, asked.port, asked.token, label="rl3d")
-    pairs.add(opened.server, put, asked.prefer, asked.annotator, blind=asked.blind, places=paths)
+    Raises:
+        ValueError: if the paths hold no two assets for a prompt, or the file something else than choices.
+    """
+    put = questions(paths, annotator=annotator)
+    opened = open_server(host, port, token, label="rl3d")
+    pairs.add(opened.server, put, file, annotator, blind=blind, places=paths)
     return opened
 
 

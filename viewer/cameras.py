@@ -16,6 +16,9 @@ from rl3d.types import Cameras
 FOV_Y_DEG = 40.0
 AZIMUTH_DEG, ELEVATION_DEG = 30.0, 18.0
 """From where an object is first seen: its front, a little from the side and from above."""
+NUDGES = 4
+"""Hardly visible moves after a camera was placed. viser's client draws splats by the camera of the frame before, and draws no
+further frame by itself: without them a splat scene may stay as the camera saw it from where it was."""
 
 
 def of_client(camera: viser.CameraHandle, width: int, height: int) -> Cameras:
@@ -49,25 +52,31 @@ class Framing:
         self._camera_of, self._share = camera_of, share
         """The second turns the width over height of the canvas into that of what one object has of it."""
         self._placed: tuple[float, float, float] | None = None
-        self._arrived = False
+        self._left: list[np.ndarray] = []
+        """Where the camera stood when it was placed: messages from there may be under way still."""
+        self._nudges = 0
 
     def place(self) -> None:
         """Look at the whole object, its front a little from the side and from above."""
         camera = self._camera_of()
         aspect = self._share(camera.aspect)
-        self._placed, self._arrived = first_position(aspect), False
+        self._left = [*self._left, np.array(camera.position)][-8:]
+        self._placed, self._nudges = first_position(aspect), NUDGES
         look_here(camera, aspect)
 
     def keep(self) -> None:
         """Place the camera anew where the canvas has another shape now."""
-        camera = self._camera_of()
-        there = self._placed is not None and np.allclose(camera.position, self._placed, atol=0.02)
-        if there and not np.allclose(first_position(self._share(camera.aspect)), camera.position, atol=0.02):
-            self.place()
+        if self._placed is None:
             return
-        if self._arrived and not there:
+        camera = self._camera_of()
+        if np.allclose(camera.position, self._placed, atol=0.02):
+            if not np.allclose(first_position(self._share(camera.aspect)), self._placed, atol=0.02):
+                self.place()
+            elif self._nudges:
+                self._nudges -= 1
+                camera.position = np.array(self._placed) * (1 + 1e-4 * (self._nudges % 2))
+        elif not any(np.allclose(camera.position, place, atol=0.02) for place in self._left):
             self._placed = None  # the client went elsewhere
-        self._arrived |= there
 
 
 def first_position(aspect: float = 1.0) -> tuple[float, float, float]:

@@ -134,5 +134,6 @@ def _chart(gui: GuiApi, title: str, names: Sequence[str], data: tuple[np.ndarray
         scales={"x": uplot.Scale(time=False), "y": uplot.Scale(distr=3) if log else uplot.Scale()},
         legend=uplot.Legend(show=not lone),
         height=120 if lone else 190,
-        padding=(4, 12, 0, 0),
+        axes=(uplot.Axis(ticks={"show": False}), uplot.Axis(size=58, ticks={"show": False}, grid={"show": not log})),
+        padding=(4, 18, 0, 0),
     )

@@ -55,9 +55,9 @@ def show(page: Page, paths: Sequence[Path], open_them: Callable[[Sequence[Path]]
     def draw() -> None:
         page_of = shown[offset : offset + AT_ONCE]
         named = [(b._impl.uuid, t._impl.uuid) for b, t in zip(buttons, ticks, strict=True)]
-        cards.content = _style([x for pair in named for x in pair]) + "".join(
-            _card(e, *ids, e.path in chosen) for e, ids in zip(page_of, named, strict=False)
-        )
+        style = _style([x for pair in named for x in pair])
+        found = "".join(_card(e, *ids, e.path in chosen) for e, ids in zip(page_of, named, strict=False))
+        cards.content = f'{style}<div class="rl3d-cards">{found}</div>'
         last = offset + len(page_of)
         where = f"{offset + 1} to {last} of {len(shown)}" if len(shown) > AT_ONCE else f"{len(shown)}"
         count.content = f"**{where}** to see" if shown else _nothing(paths, words.value)
@@ -115,12 +115,12 @@ def _style(hidden: Sequence[str]) -> str:
     gone = ",".join(f'[id="{name}"]' for name in hidden)
     return f"""<style>
 {gone}{{display:none!important}}
-.rl3d-cards{{display:grid}}
-.rl3d-card{{display:inline-block;position:relative;width:188px;margin:8px 0 0 8px;vertical-align:top;border:1px solid #dee2e6;
-  border-radius:6px;overflow:hidden;background:#fff;font-size:12px;line-height:1.35}}
+.rl3d-cards{{display:grid;grid-template-columns:repeat(auto-fill,minmax(168px,1fr));gap:8px;padding:4px 10px 10px}}
+.rl3d-card{{position:relative;border:1px solid #dee2e6;border-radius:6px;
+  overflow:hidden;background:#fff;font-size:12px;line-height:1.35}}
 .rl3d-card:hover{{border-color:#1c7ed6;box-shadow:0 2px 8px #0002}}
 .rl3d-card label{{cursor:pointer;display:block}}
-.rl3d-card img,.rl3d-card .rl3d-none{{width:186px;height:186px;object-fit:cover;display:block;background:#f1f3f5}}
+.rl3d-card img,.rl3d-card .rl3d-none{{width:100%;aspect-ratio:1;object-fit:cover;display:block;background:#f1f3f5}}
 .rl3d-card .rl3d-none{{display:flex;align-items:center;justify-content:center;color:#868e96;padding:12px;text-align:center;
   box-sizing:border-box}}
 .rl3d-text{{padding:6px 8px 8px;height:84px;box-sizing:border-box;overflow:hidden}}

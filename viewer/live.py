@@ -15,6 +15,9 @@ from rl3d.run import Run
 TYPING_S = 0.8
 """A weight is asked for when nobody has changed it for so long."""
 
+DIGITS = 6
+"""After the point of a weight that is typed."""
+
 
 class Controls:
     """Pause, resume, step, weights, save, explain, stop; in the present container."""
@@ -35,10 +38,17 @@ class Controls:
             )
             self._factors = {
                 term: gui.add_number(
-                    f"weight: {term}", factor, min=-1e6, max=1e6, hint="The factor on this term from the next step on."
+                    f"weight: {term}",
+                    float(factor),
+                    min=-1e6,
+                    max=1e6,
+                    step=0.1,
+                    hint="The factor on this term from the next step on.",
                 )
                 for term, factor in self._standing().factors.items()
             }
+        for number in self._factors.values():
+            number.precision = DIGITS  # else that of its step: one digit, or none for a weight of 1
         self._shown = dict.fromkeys(self._factors, 0.0)
         self._pause.on_click(page.on_each(lambda: self._ask("resume" if self._paused else "pause")))
         self._step.on_click(page.on_each(lambda: self._ask("step")))

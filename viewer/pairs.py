@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import viser
 from PIL import Image
+from rl3d.viewer.subjects import coloured_mesh
 
 from rl3d.assets import PICTURES, load_asset
 from rl3d.choices import read_pairs
@@ -185,7 +186,7 @@ def _put(scene: viser.SceneApi, name: str, paths: Sequence[str]) -> list[Any]:
         return [scene.add_image(name, sheet, sheet.shape[1] * scale, sheet.shape[0] * scale, format="png")]
     asset = load_asset(paths[0])
     if asset.surface is not None:
-        scene.add_mesh_trimesh(name, asset.surface)  # pyright: ignore[reportArgumentType]
+        scene.add_mesh_trimesh(name, coloured_mesh(Path(paths[0])))
     else:
         _put_splats(scene, name, asset.splats)
     return []

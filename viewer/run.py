@@ -88,7 +88,8 @@ class RunPage:
         self._draw_steps(busy)
         self._draw_scene()
         state = "paused" if asked == "paused" else self.entry.state
-        what = self.stage.subject.about if self.stage.subject else "nothing to see yet: its first scene is being made"
+        nothing = "nothing to see yet: its first scene is being made" if busy else "it made nothing that can be seen"
+        what = self.stage.subject.about if self.stage.subject else nothing
         note = self.entry.note or (asked if asked != "paused" else "")
         self.about.content = head_of(self.entry, f"{what}. {note}" if note else what, state)
 
@@ -124,7 +125,7 @@ class RunPage:
             at = min(saved, key=lambda step: abs(step - self.steps.value))
         busy = self.entry.state == "running"
         self.why.read(why_path(self.run, at if at is not None else None if busy else saved[-1] if saved else None))
-        if at is None and self.entry.state == "done":
+        if at is None and (self.entry.state == "done" or not (busy or saved)):
             if self.shown != (shown := ("whole", 0)):
                 self.shown = shown
                 _put_newest(self.page, self.stage, self.entry)

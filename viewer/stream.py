@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -17,8 +18,10 @@ MOVING_S, RESTING_S = 0.08, 0.8
 """What one picture may cost of a core's time."""
 REST_S = 0.25
 """The camera is at rest when it has not moved for so long."""
-LEAST, MOST = 48, 1080
-"""Rows of a picture."""
+LEAST, RESTING_LEAST, MOST = 48, 240, 1080
+"""Rows of a picture; a coarser one at rest would look broken, so a slow machine works longer for it."""
+LATE_S = 2.0
+"""Whoever waits longer for a first picture is told why."""
 
 
 class Stream:
@@ -32,6 +35,9 @@ class Stream:
         """Seconds of a core for each pixel, as last seen."""
         self._moved_at = 0.0
         self._wanted: float | None = RESTING_S
+        self._late: threading.Timer | None = threading.Timer(
+            LATE_S, page.say, ("The first picture takes a while", "Its renderer is compiled once on a machine.", "blue")
+        )
         page.on_move(self.moved)
         page.every(0.1, self._tick, thrifty=thrifty)
 
@@ -57,10 +63,16 @@ class Stream:
         """Draw once; whether it was so much cheaper than expected that a finer picture can be had."""
         camera = self.page.client.camera
         rows = float(np.sqrt(seconds / self.pixel_s / max(camera.aspect, 1e-3)))
-        height = int(min(max(rows, LEAST), MOST, max(camera.image_height, LEAST)))
+        least = LEAST if seconds == MOVING_S else RESTING_LEAST
+        height = int(min(max(rows, least), MOST, max(camera.image_height, LEAST)))
         width = max(int(height * camera.aspect), 1)
         spent = time.thread_time(), time.monotonic()
+        if self._late is not None:
+            self._late.start()
         picture = self.paint(width, height)
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
         # Renderers use other threads too, which the clock on the wall sees, and other programs take their share of that.
         cost = max((time.thread_time() - spent[0] + time.monotonic() - spent[1]) / 2, 1e-4)
         self.pixel_s = cost / (width * height)

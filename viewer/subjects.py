@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import trimesh
 from jaxtyping import Float
 from numpy import ndarray
 from rl3d.viewer.entries import Entry
 
 from rl3d.assets import load_asset
+from rl3d.export import mesh_reading
 from rl3d.math import SH_C0, rotation_from_quat
+from rl3d.start import fitted_mesh
 from rl3d.types import Look, Splats
 
 IN_BROWSER = 500_000
@@ -48,7 +51,8 @@ def of_entry(entry: Entry) -> Subject | None:
         asset = load_asset(entry.path)
         if asset.surface is None:
             return of_splats(asset.splats, asset.look)
-        return Subject(asset.look, None, mesh_of(asset.surface), f"{len(asset.surface.faces):,} triangles")  # pyright: ignore
+        mesh = coloured_mesh(entry.path)
+        return Subject(asset.look, None, mesh_of(mesh), f"{len(mesh.faces):,} triangles")
     if (entry.path / "asset.ply").is_file():
         asset = load_asset(entry.path)
         return of_splats(asset.splats, asset.look, read_mesh(entry.path / "mesh.glb"))
@@ -60,7 +64,12 @@ def read_mesh(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-def mesh_of(surface) -> bytes:
+def coloured_mesh(path: Path) -> trimesh.Trimesh:
+    """The mesh in a file, in the unit sphere and with its own colours, which an asset's surface lacks."""
+    return fitted_mesh(mesh_reading.read_mesh(path))
+
+
+def mesh_of(surface: trimesh.Trimesh) -> bytes:
     """A ``trimesh.Trimesh`` in our axes as GLB, with its colours as they were read."""
     turned = surface.copy()
     turned.apply_transform(np.array([[0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]]))

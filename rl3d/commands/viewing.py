@@ -12,6 +12,8 @@ from threading import Thread
 
 from rich.console import Console
 
+from rl3d.control import Stopped
+
 VIEW = (sys.executable, "-m", "rl3d", "view")
 """The command that a folder's name is added to."""
 
@@ -20,7 +22,7 @@ VIEW = (sys.executable, "-m", "rl3d", "view")
 def viewing(folder: Path, console: Console) -> Iterator[None]:
     """Keep the viewer open on a folder; what it says is printed. When all is done it stays open until Ctrl-C.
 
-    A viewer that fails, or that is closed, leaves the run alone. When the run is left early the viewer is ended too.
+    A viewer that fails, or that is closed, leaves the run alone. When the run is left by Ctrl-C the viewer is ended too.
     """
     viewer = subprocess.Popen(
         [*VIEW, str(folder)],
@@ -32,12 +34,19 @@ def viewing(folder: Path, console: Console) -> Iterator[None]:
     )
     relay = Thread(target=_relay, args=(viewer, console), daemon=True)
     relay.start()
-    try:
-        yield
+
+    def stay(word: str) -> None:
         if viewer.poll() is None:
-            console.print("done; the viewer stays open until Ctrl-C", highlight=False)
+            console.print(f"{word}; the viewer stays open until Ctrl-C", highlight=False)
             with suppress(KeyboardInterrupt):
                 viewer.wait()
+
+    try:
+        yield
+        stay("done")
+    except Stopped:  # by somebody at the viewer, who looks on
+        stay("stopped")
+        raise
     finally:
         viewer.terminate()
         try:

@@ -1,0 +1,20 @@
+"""``rl3d view`` at the command line."""
+
+import subprocess
+import sys
+
+
+def run(*words, **how):
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120, check=False, **how)
+
+
+def test_a_wrong_path_is_refused_in_one_line(tmp_path):
+    done = run("-m", "rl3d", "view", str(tmp_path / "nothing"))
+    assert done.returncode == 2
+    assert "nothing: check the path" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_command_waits_for_nothing_that_is_slow_to_import():
+    done = run("-c", "import sys, rl3d.viewer.command; print(sorted({'torch', 'viser'} & set(sys.modules)))")
+    assert done.stdout.strip() == "[]"
