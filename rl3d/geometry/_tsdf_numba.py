@@ -71,7 +71,7 @@ def integrate(images, project, focal, extent, truncation, votes, field):
                 z = (F(zi) + F(0.5)) * step - extent
                 outside = math.sqrt(x * x + y * y + z * z) - extent
                 if outside > truncation:
-                    field[xi, yi, zi] = truncation
+                    field[xi, yi, zi, 0], field[xi, yi, zi, 1], field[xi, yi, zi, 2] = F(0), F(0), truncation
                     continue
                 beside[:] = -truncation
                 total, weight = F(0), F(0)
@@ -107,5 +107,5 @@ def integrate(images, project, focal, extent, truncation, votes, field):
                             share *= F(1) + min(distance, F(0)) / truncation
                             total += share * distance
                             weight += share
-                seen = total / weight if weight > F(1e-4) else -truncation
-                field[xi, yi, zi] = min(max(seen, beside[votes - 1], outside), truncation)
+                field[xi, yi, zi, 0], field[xi, yi, zi, 1] = total, weight
+                field[xi, yi, zi, 2] = min(max(beside[votes - 1], outside), truncation)
