@@ -53,8 +53,10 @@ def contour_distances(alpha, reach, out):
 
 @njit(parallel=True, fastmath=True, **COMPILED)
 @no_type_check
-def integrate(images, project, focal, extent, truncation, votes, field):
-    """Fill a grid ``[x y z]`` with signed distances: see :func:`rl3d.geometry.tsdf.fuse`.
+def integrate(images, project, focal, extent, truncation, reach, votes, field):
+    """Fill a grid ``[x y z 3]`` with what depth says, times its weight, the weight, and the distance beside silhouettes.
+
+    See :func:`rl3d.geometry.tsdf.fuse`. What depth says is within +-``reach``, the last within +-``truncation``.
 
     ``images`` is ``[v h w 3]``: a depth's weight, the depth times it, and the distance from the contour in pixels; they are
     read bilinearly. ``project`` takes points to pixels, ``[v 3 4]``; ``focal`` is ``[v]``, in pixels.
@@ -102,9 +104,9 @@ def integrate(images, project, focal, extent, truncation, votes, field):
                     share = w00 * a[0] + w01 * b[0] + w10 * c[0] + w11 * d[0]
                     if share > F(1e-4):
                         distance = (w00 * a[1] + w01 * b[1] + w10 * c[1] + w11 * d[1]) / share - far
-                        if distance > -truncation:
-                            distance = min(distance, truncation)
-                            share *= F(1) + min(distance, F(0)) / truncation
+                        if distance > -reach:
+                            distance = min(distance, reach)
+                            share *= F(1) + min(distance, F(0)) / reach
                             total += share * distance
                             weight += share
                 field[xi, yi, zi, 0], field[xi, yi, zi, 1] = total, weight
