@@ -19,7 +19,7 @@ def collapse(points, faces, target, least_cosine, least_quality):
     ``points`` ``[n 3]`` and ``faces`` ``[m 3]`` are written to. An edge may go if the surface stays what it is (the link
     condition of Dey et al. 1999: its ends have no common neighbours but those across its two faces), touches no border, turns
     no face beyond ``least_cosine``, and makes no sliver: twice the area over the longest side's square stays above
-    ``least_quality``. A face's corners are kept in linked lists, one a vertex; entries of the heap grow old when a vertex moves.
+    ``least_quality``. A face's corners are kept in linked lists, one a vertex; entries of the heap age when a vertex moves.
     """
     n, m = len(points), len(faces)
     quadrics = np.zeros((n, 10))
