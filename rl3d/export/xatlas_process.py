@@ -23,7 +23,7 @@ def main() -> None:
     asked = np.load(io.BytesIO(sys.stdin.buffer.read()))
     size, padding, limit_s = map(int, asked["settings"])
     if resource is not None:
-        resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s))
+        resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s + 5))
     atlas, pack = xatlas.Atlas(), xatlas.PackOptions()
     atlas.add_mesh(asked["vertices"], asked["faces"])
     pack.resolution, pack.padding = size, padding
