@@ -26,6 +26,7 @@ from rl3d.export.texture import Baking, textured
 from rl3d.files import write_whole
 from rl3d.render.gaussians import look_at
 from rl3d.render.textured import look_at_mesh
+from rl3d.types import Look
 
 COLUMNS = (
     ("IoU", "silhouette_iou", "{:.3f}"),
@@ -51,12 +52,14 @@ class Settings:
     limit: int | None = None
     """Only the first so many assets."""
     rows: Path = Path("bench/results/baking.json")
+    cache: Path = Path(".cache/baking")
+    """Where pictures are kept."""
     picture: Path | None = None
     """Where to draw the five of the lowest IoU, beside their representations."""
 
 
-def measured(s: Settings, run: Path) -> tuple[dict[str, Any], trimesh.Trimesh]:
-    """A row of one run, and its mesh."""
+def measured(s: Settings, run: Path) -> dict[str, Any]:
+    """A row of one run; pictures of its mesh go to the cache."""
     look = look_at(read_ply(run / "asset.ply"))
     marks = [(time.process_time(), time.monotonic())]
     mesh, _ = shape(look, s.meshing)
@@ -65,7 +68,9 @@ def measured(s: Settings, run: Path) -> tuple[dict[str, Any], trimesh.Trimesh]:
     marks.append((time.process_time(), time.monotonic()))
     cpu, wall = (np.diff([mark[i] for mark in marks]).round(1).tolist() for i in (0, 1))
     seconds = {"shape_cpu_s": cpu[0], "bake_cpu_s": cpu[1], "shape_s": wall[0], "bake_s": wall[1]}
-    return {"run": run.name, **seconds, **report(baked, look)}, baked
+    s.cache.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(drawn(look, baked)).save(s.cache / f"{run.name}.png")
+    return {"run": run.name, **seconds, **report(baked, look)}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -86,16 +91,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def drawn(s: Settings, runs: list[Path]) -> np.ndarray:
-    """Three unseen views of each: the representation, and the mesh below."""
-    cameras, rows = unseen_cameras().resized(192, 192).select([5, 8, 12]), []
-    for run in runs:
-        look = look_at(read_ply(run / "asset.ply"))
-        baked = textured(shape(look, s.meshing)[0], look, s.baking)
-        for shown in (look, look_at_mesh(baked)):
-            rows.append(torch.cat(list(shown(cameras).over(1.0)[0].clamp(0, 1)), 1))
-    pairs = [torch.cat(rows[i : i + 2], 1) for i in range(0, len(rows), 2)]
-    return (255 * torch.cat(pairs, 0)).round().byte().numpy()
+def drawn(look: Look, mesh: trimesh.Trimesh) -> np.ndarray:
+    """Three unseen views of the representation, and of its mesh beside."""
+    cameras = unseen_cameras().resized(144, 144).select([5, 8, 12])
+    shown = [torch.cat(list(some(cameras).over(1.0)[0].clamp(0, 1)), 1) for some in (look, look_at_mesh(mesh))]
+    return (255 * torch.cat(shown, 1)).round().byte().numpy()
 
 
 def main(s: Settings) -> None:
@@ -105,14 +105,15 @@ def main(s: Settings) -> None:
     done = {row["run"]: row for row in json.loads(s.rows.read_text())} if s.rows.is_file() else {}
     for run in runs:
         if run.name not in done:
-            done[run.name] = measured(s, run)[0]
+            done[run.name] = measured(s, run)
             write_whole(s.rows, (json.dumps(list(done.values()), indent=1) + "\n").encode())
             print(run.name, done[run.name]["bake_gap"], flush=True)
     rows = [done[run.name] for run in runs]
     print(table(rows))
     if s.picture is not None:
         worst = sorted(runs, key=lambda run: done[run.name]["bake_gap"]["silhouette_iou"])[:5]
-        Image.fromarray(drawn(s, worst)).save(s.picture, optimize=True)
+        rows_of_pixels = [np.asarray(Image.open(s.cache / f"{run.name}.png")) for run in worst]
+        Image.fromarray(np.concatenate(rows_of_pixels)).save(s.picture, optimize=True)
 
 
 if __name__ == "__main__":

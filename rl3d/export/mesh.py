@@ -18,7 +18,7 @@ class Meshing:
     """How a mesh is made of an object."""
 
     resolution: int = 256
-    """Voxels along each side of the sphere's cube."""
+    """Voxels along each side of the cube around the sphere."""
     views: int = 64
     """Renders that are fused, spread evenly over the sphere."""
     size: int = 256
@@ -44,6 +44,9 @@ class Meshing:
 QUICK = Meshing(resolution=128, views=36, size=128, faces=20_000)
 """For the end of a run, and for measures: a few seconds."""
 
+EXTENT = 1.15
+"""Half of the side of what is meshed, in world units. Splats stray beyond the unit sphere; cut at it, they would be lids."""
+
 
 def shape(look: Look, settings: Meshing = Meshing()) -> tuple[trimesh.Trimesh, Views]:
     """Make the mesh of an object without colours, in our axes, and give the views that it was fused from, too.
@@ -58,7 +61,8 @@ def shape(look: Look, settings: Meshing = Meshing()) -> tuple[trimesh.Trimesh, V
     views = look(lattice_cameras(settings.views, settings.size))
     if views.depth is None:
         raise ValueError("a mesh is made of depth, and these views have none: render them with depth")
-    mesh = surface(fuse(views, resolution=settings.resolution), smooth=min(settings.smooth, 2), debris=settings.debris)
+    field = fuse(views, resolution=settings.resolution, extent=EXTENT)
+    mesh = surface(field, extent=EXTENT, smooth=min(settings.smooth, 2), debris=settings.debris)
     mesh = bilateral(mesh, rounds=settings.smooth)
     if settings.watertight:
         return watertight(mesh, faces=settings.faces), views

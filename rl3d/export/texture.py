@@ -46,8 +46,8 @@ class Baking:
     """How much a difference of neighbouring texels costs that the blend had not, beside a render's pixel."""
     padding: int = 6
     """Texels between charts, about."""
-    unwrap_limit_s: float = 60.0
-    """Seconds for xatlas, before a plain unwrapping takes its place."""
+    unwrap_limit_s: float = 20.0
+    """Seconds of CPU for xatlas, before a plain unwrapping takes its place."""
     normal_map: bool = False
     """Also bake the representation's normals, in tangent space; it must show normals."""
 

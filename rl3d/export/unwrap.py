@@ -7,6 +7,8 @@ time. The plain way always works, is fast, and cuts more.
 from __future__ import annotations
 
 import io
+import math
+import signal
 import subprocess
 import sys
 import time
@@ -50,7 +52,7 @@ def unwrap(
         mesh: At least one face.
         size: Texels along each side of the texture to come.
         padding: Texels between charts, about.
-        limit_s: Seconds by the clock; then the process is killed. 0 does without xatlas.
+        limit_s: Seconds of CPU, or ten times as many by the clock; then the process is killed. 0 does without xatlas.
         command: The program that speaks as :mod:`rl3d.export.xatlas_process` does.
 
     Raises:
@@ -68,17 +70,18 @@ def _by_xatlas(mesh: trimesh.Trimesh, size: int, padding: int, limit_s: float, c
     """What xatlas makes of a mesh, or why there is nothing."""
     asked, begun = io.BytesIO(), time.monotonic()
     vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.uint32)
-    np.savez(asked, vertices=vertices, faces=faces, settings=[size, padding])
+    np.savez(asked, vertices=vertices, faces=faces, settings=[size, padding, math.ceil(limit_s)])
     try:
         # On a timeout, run() kills the process before it raises.
-        done = subprocess.run(command, input=asked.getvalue(), capture_output=True, timeout=limit_s, check=True)
+        done = subprocess.run(command, input=asked.getvalue(), capture_output=True, timeout=10 * limit_s, check=True)
         answer = np.load(io.BytesIO(done.stdout))
         sources, cut, uv = (answer[name] for name in ("vmapping", "faces", "uv"))
         sources, cut = sources.astype(np.int64), cut.astype(np.int64)
     except subprocess.TimeoutExpired:
-        return f"stopped after {limit_s:g} s"
+        return f"stopped after {10 * limit_s:g} s by the clock"
     except subprocess.CalledProcessError as error:
-        return f"failed with status {error.returncode}"
+        over = error.returncode == -getattr(signal, "SIGXCPU", 0)
+        return f"stopped after {limit_s:g} s of CPU" if over else f"failed with status {error.returncode}"
     except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         return f"gave no answer, {type(error).__name__}"
     if cut.shape != faces.shape or len(sources) != len(uv) or not np.array_equal(sources[cut], faces):

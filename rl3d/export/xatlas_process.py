@@ -1,7 +1,8 @@
 """Unwrap one mesh with xatlas: a program of its own, because a call into xatlas cannot be stopped from inside.
 
-It reads ``vertices``, ``faces`` and ``settings`` (texels along a side, texels between charts) as an npz archive from standard
-input, and writes ``vmapping``, ``faces`` and ``uv`` to standard output. :mod:`rl3d.export.unwrap` starts and stops it.
+It reads ``vertices``, ``faces`` and ``settings`` (texels along a side, texels between charts, seconds of CPU) as an npz archive
+from standard input, and writes ``vmapping``, ``faces`` and ``uv`` to standard output. The system kills it when its seconds are
+spent (on Windows, :mod:`rl3d.export.unwrap`, which starts it, does later). So it is the mesh that decides, not what else runs.
 """
 
 import io
@@ -9,15 +10,23 @@ import sys
 
 import numpy as np
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
 
 def main() -> None:
     """Serve one request."""
     import xatlas
 
     asked = np.load(io.BytesIO(sys.stdin.buffer.read()))
+    size, padding, limit_s = map(int, asked["settings"])
+    if resource is not None:
+        resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s + 5))
     atlas, pack = xatlas.Atlas(), xatlas.PackOptions()
     atlas.add_mesh(asked["vertices"], asked["faces"])
-    pack.resolution, pack.padding = map(int, asked["settings"])
+    pack.resolution, pack.padding = size, padding
     pack.bilinear = True
     atlas.generate(xatlas.ChartOptions(), pack)
     if atlas.atlas_count != 1:

@@ -53,8 +53,10 @@ def contour_distances(alpha, reach, out):
 
 @njit(parallel=True, fastmath=True, **COMPILED)
 @no_type_check
-def integrate(images, project, focal, extent, truncation, votes, field):
-    """Fill a grid ``[x y z]`` with signed distances: see :func:`rl3d.geometry.tsdf.fuse`.
+def integrate(images, project, focal, extent, truncation, reach, votes, field):
+    """Fill a grid ``[x y z 3]`` with what depth says, times its weight, the weight, and the distance beside silhouettes.
+
+    See :func:`rl3d.geometry.tsdf.fuse`. What depth says is within +-``reach``, the last within +-``truncation``.
 
     ``images`` is ``[v h w 3]``: a depth's weight, the depth times it, and the distance from the contour in pixels; they are
     read bilinearly. ``project`` takes points to pixels, ``[v 3 4]``; ``focal`` is ``[v]``, in pixels.
@@ -71,7 +73,7 @@ def integrate(images, project, focal, extent, truncation, votes, field):
                 z = (F(zi) + F(0.5)) * step - extent
                 outside = math.sqrt(x * x + y * y + z * z) - extent
                 if outside > truncation:
-                    field[xi, yi, zi] = truncation
+                    field[xi, yi, zi, 0], field[xi, yi, zi, 1], field[xi, yi, zi, 2] = F(0), F(0), truncation
                     continue
                 beside[:] = -truncation
                 total, weight = F(0), F(0)
@@ -102,10 +104,10 @@ def integrate(images, project, focal, extent, truncation, votes, field):
                     share = w00 * a[0] + w01 * b[0] + w10 * c[0] + w11 * d[0]
                     if share > F(1e-4):
                         distance = (w00 * a[1] + w01 * b[1] + w10 * c[1] + w11 * d[1]) / share - far
-                        if distance > -truncation:
-                            distance = min(distance, truncation)
-                            share *= F(1) + min(distance, F(0)) / truncation
+                        if distance > -reach:
+                            distance = min(distance, reach)
+                            share *= F(1) + min(distance, F(0)) / reach
                             total += share * distance
                             weight += share
-                seen = total / weight if weight > F(1e-4) else -truncation
-                field[xi, yi, zi] = min(max(seen, beside[votes - 1], outside), truncation)
+                field[xi, yi, zi, 0], field[xi, yi, zi, 1] = total, weight
+                field[xi, yi, zi, 2] = min(max(beside[votes - 1], outside), truncation)

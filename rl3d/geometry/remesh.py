@@ -12,6 +12,7 @@ import trimesh
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from rl3d.geometry._collapse_numba import collapse
 from rl3d.geometry._smooth_numba import filter_normals, follow_normals
 from rl3d.render._threads import follow_torch
 
@@ -104,42 +105,43 @@ def bilateral(mesh: trimesh.Trimesh, *, rounds: int = 10, angle_deg: float = 25.
 def decimate(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
     """Collapse edges by quadric error until at most so many faces are left (Garland & Heckbert 1997), as far as it can be done.
 
+    Only edges go that leave a manifold what it is (:func:`rl3d.geometry._collapse_numba.collapse`), and borders stay. Slivers
+    and faces that turn are avoided; where too few faces could go, slivers are let be.
+
     Raises:
         ValueError: if fewer than four faces are asked for.
     """
-    import fast_simplification
-
     if faces < 4:
         raise ValueError(f"a solid has 4 faces at least, got {faces}: ask for more, or None to keep all")
-    if len(mesh.faces) <= faces:
-        return mesh
-    found = fast_simplification.simplify(
-        np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int32), target_count=faces, agg=5
-    )
-    return _without_loose(found[0], found[1])
+    points, kept = np.array(mesh.vertices, np.float64), np.array(mesh.faces, np.int64)
+    for least_cosine, least_quality in ((0.5, 0.05), (0.0, 1e-4)):
+        if len(kept) <= faces:
+            break
+        kept = kept[collapse(points, kept, faces, least_cosine, least_quality)]
+    return mesh if len(kept) == len(mesh.faces) else _without_loose(points, kept)
 
 
 def watertight(mesh: trimesh.Trimesh, *, faces: int | None = None) -> trimesh.Trimesh:
     """Make a closed, oriented 2-manifold with a positive volume, of at most so many faces, out of a mesh with outward faces.
 
-    Holes are filled. manifold3d checks every edge and collapses what has no area; where decimation tears the surface, its own
-    simplification is used, which never does. Surfaces that run through each other stay so: it is the topology that is sure.
+    Holes are filled, edges collapsed where there are too many (:func:`decimate`), and manifold3d checks every edge. Surfaces
+    that run through each other stay so: it is the topology that is sure.
 
     Args:
         mesh: Such as :func:`rl3d.geometry.tsdf.surface` gives.
-        faces: How many at most; None keeps all.
+        faces: How many at most, as far as it can be done; None keeps all.
 
     Raises:
         ValueError: if the mesh is no manifold even with its holes filled, or encloses nothing.
     """
-    solid = _solid(mesh if faces is None else decimate(mesh, faces))
-    if solid is None:
-        solid = _solid(mesh)
-        if solid is None:
-            raise ValueError("the mesh is no manifold, so no solid can be made of it: mesh it anew at another resolution")
-        tolerance = 1e-4 * float(np.ptp(mesh.vertices, axis=0).max())
-        while faces is not None and solid.num_tri() > faces and tolerance < 0.1:
-            solid, tolerance = solid.simplify(tolerance), 1.5 * tolerance
+    import manifold3d
+
+    closed = fill_holes(mesh)
+    closed = closed if faces is None else decimate(closed, faces)
+    data = manifold3d.Mesh(np.ascontiguousarray(closed.vertices, np.float32), np.ascontiguousarray(closed.faces, np.uint32))
+    solid = manifold3d.Manifold(data)
+    if solid.status() != manifold3d.Error.NoError or solid.is_empty():
+        raise ValueError("the mesh is no manifold, so no solid can be made of it: mesh it anew at another resolution")
     out = solid.to_mesh()
     made = trimesh.Trimesh(np.asarray(out.vert_properties, np.float64)[:, :3], out.tri_verts.astype(np.int64), process=False)
     if not made.volume > 0:
@@ -147,16 +149,6 @@ def watertight(mesh: trimesh.Trimesh, *, faces: int | None = None) -> trimesh.Tr
             f"the mesh encloses a volume of {made.volume:.3g}, so it is no solid: its faces look inwards, or it is flat"
         )
     return made
-
-
-def _solid(mesh: trimesh.Trimesh):
-    """A mesh as a ``manifold3d.Manifold``; None if it is none."""
-    import manifold3d
-
-    closed = fill_holes(mesh)
-    data = manifold3d.Mesh(np.ascontiguousarray(closed.vertices, np.float32), np.ascontiguousarray(closed.faces, np.uint32))
-    solid = manifold3d.Manifold(data)
-    return None if solid.status() != manifold3d.Error.NoError or solid.is_empty() else solid
 
 
 def _without_loose(vertices: ndarray, faces: ndarray) -> trimesh.Trimesh:

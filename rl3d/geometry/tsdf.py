@@ -9,6 +9,7 @@ import torch
 import trimesh
 from jaxtyping import Float, Float32
 from numpy import ndarray
+from scipy.ndimage import gaussian_filter, label
 from torch import Tensor
 
 from rl3d.cameras import look_at_origin
@@ -22,6 +23,12 @@ from rl3d.types import Cameras, Views
 OVERSHOOT = 2.0
 """How much deeper expected depth lies than the lower quartile of what silhouettes betray. Of splats fitted to true renders of
 a chair, a mug and a key, Chamfer distance was least near 2 (0.035 to 0.05 world units)."""
+
+REACH, BLUR = 2.0, 0.15
+"""Times the bias of depth: how far behind the surface a view counts, and the sigma by which what depth says is blurred."""
+
+LEAST = 1e-4
+"""A sum of weights that is less says nothing."""
 
 
 def fuse(
@@ -40,6 +47,9 @@ def fuse(
     The other is how far the voxel lies beside the silhouette: depth says little where a surface is seen edge-on, and the
     contour of alpha one half says most. So thin legs and blades stay, and edges are not stairs. What nothing ever saw is
     inside: the surface is closed without guessing. What is outside of the sphere of radius ``extent`` is cut off.
+
+    Views do not agree where the surface of fuzzy things is; the fuzzier they are, the further behind the surface a view still
+    counts, lest a single one that looks too deep carves hollows, and the more is blurred (:data:`REACH`, :data:`BLUR`).
 
     Angles come from depth itself, so that pixels which mix two surfaces, and hang between them, weigh nothing.
 
@@ -64,13 +74,21 @@ def fuse(
     # Neighbouring views see the same; the sooner a voxel is seen from all around, the sooner it is known to be outside.
     order = _spread(len(images))
     pixels = (views.cameras.intrinsics[0].double() @ views.cameras.cam_from_world[0, :, :3].double()).float()
-    field = np.empty((resolution,) * 3, np.float32)
+    reach = max(truncation, REACH * bias)
+    grid = np.empty((resolution,) * 3 + (3,), np.float32)
     follow_torch()
     integrate(
         *(x[order].contiguous().numpy() for x in (images, pixels, views.cameras.intrinsics[0, :, 0, 0])),
-        *(np.float32(extent), np.float32(truncation), min(votes, len(images)), field),
+        *(np.float32(extent), np.float32(truncation), np.float32(reach), min(votes, len(images)), grid),
     )  # pyright: ignore[reportCallIssue]
-    return field
+    total, weight, beside = (np.ascontiguousarray(grid[..., i]) for i in range(3))
+    if bias > 0:
+        # What no view tells of, and is not carved, is inside, with the weight of a third of a view.
+        untold = (weight <= LEAST) & (beside < truncation)
+        total[untold], weight[untold] = -truncation / 3, 1 / 3
+        total, weight = (gaussian_filter(x, BLUR * bias * resolution / (2 * extent)) for x in (total, weight))
+    seen = np.where(weight > LEAST, total / np.maximum(weight, LEAST), -truncation)
+    return np.maximum(seen, beside).clip(-truncation, truncation).astype(np.float32)
 
 
 def depth_bias(views: Views, *, extent: float = 1.0) -> float:
@@ -138,6 +156,8 @@ def _spread(count: int) -> list[int]:
 def surface(field: Float32[ndarray, "x y z"], *, extent: float = 1.0, smooth: int = 5, debris: float = 0.01) -> trimesh.Trimesh:
     """Extract the zero level of a signed distance grid as a closed mesh with outward faces (Lewiner et al. 2003).
 
+    Hollows that cannot be reached from outside are filled: nobody sees them.
+
     Args:
         field: Distances, positive outside.
         extent: Half-width of the grid's cube, in world units.
@@ -153,6 +173,8 @@ def surface(field: Float32[ndarray, "x y z"], *, extent: float = 1.0, smooth: in
     grid = np.pad(field, 1, constant_values=max(float(np.abs(field).max()), 1e-6))
     if not (grid < 0).any():
         raise ValueError("there is no surface to mesh: the object is empty, or too faint; look at its renders")
+    parts, _ = label(grid >= 0)  # pyright: ignore[reportGeneralTypeIssues]
+    grid[(grid >= 0) & (parts != parts[0, 0, 0])] = grid.min()
     vertices, faces, _, _ = marching_cubes(grid, 0.0, gradient_direction="ascent")
     mesh = trimesh.Trimesh((vertices - 0.5) * (2 * extent / len(field)) - extent, faces, process=False)
     mesh = components(mesh, least=debris)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import trimesh
 
+from rl3d.export.topology import topology
 from rl3d.geometry.remesh import bilateral, components, decimate, fill_holes, taubin, watertight
 
 
@@ -86,15 +87,45 @@ def test_a_solid_is_closed_with_as_few_faces_as_asked_for():
     assert solid.volume == pytest.approx(4 / 3 * np.pi * 0.125, rel=0.02)
 
 
-def test_decimation_that_tears_is_replaced(monkeypatch):
-    from rl3d.geometry import remesh
+def test_decimation_never_tears_what_is_thin_or_full_of_holes():
+    """Two sheets a tenth of an edge apart with nine tunnels between them: quadrics alone would weld them."""
+    import manifold3d
 
-    ball = trimesh.creation.icosphere(5, 0.5)
-    torn = trimesh.Trimesh(ball.vertices, np.concatenate([ball.faces, ball.faces[:1]]), process=False)
-    monkeypatch.setattr(remesh, "decimate", lambda mesh, faces: torn)
-    solid = watertight(ball, faces=2000)
-    assert solid.is_watertight
-    assert len(solid.faces) <= 2000
+    plate = manifold3d.Manifold.cube((1.0, 1.0, 0.004), True)
+    for x in (-0.3, 0.0, 0.3):
+        for y in (-0.3, 0.0, 0.3):
+            plate -= manifold3d.Manifold.cylinder(1.0, 0.06, 0.06, 24, True).translate((x, y, 0))
+    fine = plate.refine_to_length(0.02).to_mesh()
+    mesh = trimesh.Trimesh(fine.vert_properties[:, :3], fine.tri_verts, process=False)
+    few = decimate(mesh, 1200)
+    assert len(few.faces) <= 1200
+    facts = topology(few)
+    assert facts["manifold"]
+    assert facts["watertight"]
+    assert facts["self_intersections"] == 0
+    assert few.euler_number == mesh.euler_number == 2 - 2 * 9
+    assert few.volume == pytest.approx(mesh.volume, rel=0.05)
+
+
+def test_borders_stay_when_edges_collapse():
+    ball = trimesh.creation.icosphere(4, 0.5)
+    bowl = trimesh.Trimesh(ball.vertices, ball.faces[ball.triangles_center[:, 2] < 0.1], process=False)
+    few = decimate(bowl, 800)
+
+    def rim(mesh):
+        edges = np.sort(mesh.edges, 1)
+        _, index, uses = np.unique(edges, axis=0, return_index=True, return_counts=True)
+        points = mesh.vertices[edges[index[uses == 1]]].reshape(-1, 3)
+        return np.unique(points.round(9), axis=0)
+
+    np.testing.assert_array_equal(rim(few), rim(bowl))
+    assert len(few.faces) <= 800
+
+
+def test_what_cannot_collapse_stays():
+    pyramid = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], [[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
+    two = trimesh.util.concatenate([pyramid, pyramid.copy().apply_translation([3, 0, 0])])
+    assert len(decimate(two, 4).faces) == 8
 
 
 def test_what_is_no_solid_is_refused():

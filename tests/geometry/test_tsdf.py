@@ -80,6 +80,30 @@ def test_fog_is_as_large_as_its_silhouettes():
     assert np.cbrt(naive.volume / (4 / 3 * math.pi)) < true - 0.015
 
 
+def test_hollows_that_nobody_sees_are_filled():
+    axis = (np.arange(48) + 0.5) * (2 / 48) - 1
+    radius = np.sqrt((np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1) ** 2).sum(-1)).astype(np.float32)
+    shell = np.maximum(radius - 0.7, 0.4 - radius)
+    mesh = surface(shell)
+    assert mesh.volume == pytest.approx(4 / 3 * math.pi * 0.7**3, rel=0.02)
+    assert mesh.body_count == 1
+    open_shell = shell.copy()
+    open_shell[22:26, 22:26, 24:] = 0.1
+    assert surface(open_shell).volume < 0.9 * mesh.volume
+
+
+def test_depth_that_differs_between_views_makes_no_hollows():
+    """A ball's depth lies 0.05 too deep, and by blobs of a few pixels up to 0.06 more or less, other ones in each view."""
+    views = sphere_views(lattice_cameras(48, 128), 0.6)
+    assert views.depth is not None
+    noise = torch.randn(48, 1, 12, 12, generator=torch.Generator().manual_seed(0)).clamp(-1.5, 1.5)
+    noise = torch.nn.functional.interpolate(noise, size=(128, 128), mode="bicubic")[:, 0, ..., None]
+    soft = replace(views, depth=views.depth + (0.05 + 0.04 * noise) * views.alpha)
+    mesh = surface(fuse(soft, resolution=96))
+    assert mesh.volume == pytest.approx(4 / 3 * math.pi * 0.6**3, rel=0.08)
+    assert mesh.area < 1.15 * 4 * math.pi * 0.6**2
+
+
 def test_one_bad_view_carves_nothing_where_two_votes_are_asked_for():
     views = sphere_views(lattice_cameras(24, 96), 0.6)
     alpha = views.alpha.clone()
