@@ -25,7 +25,7 @@ import tyro
 from jaxtyping import Float
 from numpy import ndarray
 
-from rl3d.cameras import look_at_origin
+from rl3d.cameras import lattice_cameras, look_at_origin
 from rl3d.export.mesh import QUICK, Meshing, shape, to_mesh
 from rl3d.export.pictures import png_bytes
 from rl3d.export.ply import ply_bytes, read_ply
@@ -33,7 +33,7 @@ from rl3d.files import write_whole
 from rl3d.geometry.fit import fit_splats
 from rl3d.geometry.hull import project, sample_pixels
 from rl3d.geometry.remesh import decimate, watertight
-from rl3d.geometry.tsdf import depth_bias, lattice_cameras, orbit_cameras, surface
+from rl3d.geometry.tsdf import depth_bias, orbit_cameras, surface
 from rl3d.render import mesh as raster
 from rl3d.render.gaussians import look_at
 from rl3d.render.surface import points_from_depth

@@ -103,3 +103,14 @@ def worded(text: str, azimuth_deg: float, elevation_deg: float) -> str:
     away = abs((azimuth_deg + 180) % 360 - 180)
     side = "overhead" if elevation_deg > 60 else "front" if away <= 45 else "back" if away >= 135 else "side"
     return f"{text}, {side} view"
+
+
+def lattice_cameras(views: int, size: int, *, turn_deg: float = 0.0) -> Cameras:
+    """Cameras spread evenly over the whole sphere, poles and below included: a Fibonacci lattice (González 2010).
+
+    ``turn_deg`` turns all of them about z.
+    """
+    i = torch.arange(views) + 0.5
+    elevation = torch.rad2deg(torch.asin(1 - 2 * i / views))
+    azimuth = (i * (180 * (3 - math.sqrt(5))) + turn_deg) % 360
+    return look_at_origin(azimuth[None], elevation[None], width=size, height=size)

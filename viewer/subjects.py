@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import trimesh
 from jaxtyping import Float
 from numpy import ndarray
@@ -13,6 +12,7 @@ from rl3d.viewer.entries import Entry
 
 from rl3d.assets import load_asset
 from rl3d.export import mesh_reading
+from rl3d.export.mesh_files import mesh_bytes
 from rl3d.math import SH_C0, rotation_from_quat
 from rl3d.start import fitted_mesh
 from rl3d.types import Look, Splats
@@ -70,10 +70,10 @@ def coloured_mesh(path: Path) -> trimesh.Trimesh:
 
 
 def mesh_of(surface: trimesh.Trimesh) -> bytes:
-    """A ``trimesh.Trimesh`` in our axes as GLB, with its colours as they were read."""
-    turned = surface.copy()
-    turned.apply_transform(np.array([[0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]]))
-    return turned.export(file_type="glb")
+    """A mesh in our axes as GLB."""
+    made = mesh_bytes(surface, "glb")
+    assert isinstance(made, bytes)
+    return made
 
 
 def covariances(splats: Splats) -> Float[ndarray, "n 3 3"]:

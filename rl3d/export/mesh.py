@@ -8,8 +8,9 @@ import numpy as np
 import torch
 import trimesh
 
+from rl3d.cameras import lattice_cameras
 from rl3d.geometry.remesh import bilateral, decimate, watertight
-from rl3d.geometry.tsdf import fuse, lattice_cameras, paint, surface
+from rl3d.geometry.tsdf import fuse, paint, surface
 from rl3d.types import Look, Views
 
 

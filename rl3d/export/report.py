@@ -15,8 +15,8 @@ from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional as F
 
+from rl3d.cameras import lattice_cameras
 from rl3d.export.pictures import png_bytes
-from rl3d.export.texture import around
 from rl3d.export.topology import layout, topology
 from rl3d.render.textured import look_at_mesh
 from rl3d.types import Cameras, Look, Views
@@ -26,7 +26,7 @@ BACKGROUNDS = {"white": 1.0, "black": 0.0}
 
 def unseen_cameras(views: int = 20, size: int = 256) -> Cameras:
     """Cameras all around that stand between those of the baker."""
-    return around(views, size, turn_deg=31.0)
+    return lattice_cameras(views, size, turn_deg=31.0)
 
 
 def report(

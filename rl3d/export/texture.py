@@ -8,7 +8,6 @@ is low, at silhouettes, it says little of the surface, so it counts less or noth
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.sparse import csr_matrix, diags
 from scipy.spatial import cKDTree
 
-from rl3d.cameras import look_at_origin
+from rl3d.cameras import lattice_cameras
 from rl3d.export._blend_numba import blend
 from rl3d.export.normal_map import directions, tangent_space
 from rl3d.export.unwrap import Unwrapped, unwrap
@@ -52,14 +51,6 @@ class Baking:
     """Also bake the representation's normals, in tangent space; it must show normals."""
 
 
-def around(views: int, size: int, *, turn_deg: float = 0.0) -> Cameras:
-    """Cameras spread evenly over the sphere, on a spiral whose turns are golden angles; ``turn_deg`` turns all about z."""
-    i = torch.arange(views, dtype=torch.float64)
-    elevation = torch.rad2deg(torch.asin(1 - (2 * i + 1) / views))
-    azimuth = i * 180 * (3 - math.sqrt(5)) + turn_deg
-    return look_at_origin(azimuth[None].float(), elevation[None].float(), width=size, height=size)
-
-
 def textured(mesh: trimesh.Trimesh, look: Look, settings: Baking = Baking()) -> trimesh.Trimesh:
     """Unwrap a mesh and bake its texture from what a representation shows.
 
@@ -78,7 +69,7 @@ def textured(mesh: trimesh.Trimesh, look: Look, settings: Baking = Baking()) -> 
     """
     if len(mesh.faces) == 0:
         raise ValueError("there is nothing to texture: the mesh has no faces")
-    views = look(around(settings.views, settings.view_size))
+    views = look(lattice_cameras(settings.views, settings.view_size))
     if settings.normal_map and views.normals is None:
         raise ValueError("a normal map needs a representation that shows normals, and this one does not: leave it out")
     cut = unwrap(mesh, size=settings.size, padding=settings.padding, limit_s=settings.unwrap_limit_s)

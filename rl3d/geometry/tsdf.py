@@ -210,11 +210,3 @@ def orbit_cameras(views: int, elevations_deg: tuple[float, ...], size: int) -> C
     rings = [azimuth + (180 / views if i % 2 else 0) for i in range(len(elevations_deg))]
     elevation = torch.tensor(elevations_deg).repeat_interleave(views)
     return look_at_origin(torch.cat(rings)[None], elevation[None], width=size, height=size)
-
-
-def lattice_cameras(views: int, size: int) -> Cameras:
-    """Cameras spread evenly over the whole sphere, poles and below included: a Fibonacci lattice (González 2010)."""
-    i = torch.arange(views) + 0.5
-    elevation = torch.rad2deg(torch.asin(1 - 2 * i / views))
-    azimuth = i * (180 * (3 - math.sqrt(5))) % 360
-    return look_at_origin(azimuth[None], elevation[None], width=size, height=size)

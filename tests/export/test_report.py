@@ -9,14 +9,15 @@ from helpers import sphere_views
 from scipy.optimize import linprog
 from skimage.metrics import structural_similarity
 
+from rl3d.cameras import lattice_cameras
 from rl3d.evaluate.worlds import surface_errors
 from rl3d.export.report import bake_gap, psnr, report, report_page, ssim
-from rl3d.export.texture import Baking, around, textured
+from rl3d.export.texture import Baking, textured
 from rl3d.export.topology import intersections, layout, topology
 from rl3d.render.textured import look_at_mesh
 from rl3d.types import Views
 
-CAMERAS = around(4, 64, turn_deg=20.0)
+CAMERAS = lattice_cameras(4, 64, turn_deg=20.0)
 
 
 def test_a_closed_surface_has_nothing_wrong():

@@ -4,9 +4,10 @@ import torch
 import trimesh
 from helpers import sphere_views
 
+from rl3d.cameras import lattice_cameras
 from rl3d.export.mesh import Meshing, shape
 from rl3d.export.normal_map import directions, tangent_space
-from rl3d.export.texture import Baking, around, textured
+from rl3d.export.texture import Baking, textured
 from rl3d.math import sh_from_rgb
 from rl3d.render.gaussians import look_at
 from rl3d.render.textured import look_at_mesh
@@ -30,7 +31,7 @@ def inner_difference(a, b):
 @pytest.mark.parametrize("settings", [SMALL, Baking(**{**vars(SMALL), "refine": 0})], ids=["refined", "blended"])
 def test_a_sphere_gets_the_colours_that_it_shows(settings):
     baked = textured(ball(), sphere_views, settings)
-    cameras = around(5, 96, turn_deg=50.0)
+    cameras = lattice_cameras(5, 96, turn_deg=50.0)
     assert inner_difference(sphere_views(cameras), look_at_mesh(baked)(cameras)) < 0.012
     picture = baked.visual.material.baseColorTexture
     assert (picture.mode, picture.size) == ("RGB", (256, 256))
@@ -50,7 +51,7 @@ def striped(cameras):
 
 
 def test_fitting_to_the_renders_sharpens_what_blending_blurred():
-    cameras = around(5, 96, turn_deg=50.0)
+    cameras = lattice_cameras(5, 96, turn_deg=50.0)
     true = striped(cameras)
     gaps = []
     for refine in (0, 10):
@@ -118,7 +119,7 @@ def test_splats_are_baked_too():
     splats = Splats(means, torch.full((n, 3), -2.8), quats, torch.full((n,), 4.0), sh_from_rgb(rgb)[:, None])
     look = look_at(splats)
     baked = textured(shape(look, Meshing(resolution=64, views=24, size=96, faces=2000))[0], look, SMALL)
-    cameras = around(4, 96, turn_deg=50.0)
+    cameras = lattice_cameras(4, 96, turn_deg=50.0)
     made, mesh = look(cameras), look_at_mesh(baked)(cameras)
     iou = ((made.alpha >= 0.5) & (mesh.alpha >= 0.5)).sum() / ((made.alpha >= 0.5) | (mesh.alpha >= 0.5)).sum()
     assert iou > 0.95
@@ -174,7 +175,7 @@ def test_what_cannot_be_baked_is_refused():
 def test_cameras_all_around_look_from_everywhere_and_meet_no_others():
     from rl3d.export.report import unseen_cameras
 
-    baked = torch.nn.functional.normalize(around(64, 8).centers[0], dim=-1)
+    baked = torch.nn.functional.normalize(lattice_cameras(64, 8).centers[0], dim=-1)
     unseen = torch.nn.functional.normalize(unseen_cameras().centers[0], dim=-1)
     assert float((baked @ unseen.T).max()) < np.cos(np.radians(1))
     assert float(baked.mean(0).norm()) < 0.02

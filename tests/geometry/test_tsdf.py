@@ -7,9 +7,10 @@ import torch
 import trimesh
 from helpers import sphere_views
 
+from rl3d.cameras import lattice_cameras
 from rl3d.geometry._tsdf_numba import contour_distances
 from rl3d.geometry.points import from_points
-from rl3d.geometry.tsdf import depth_bias, fuse, lattice_cameras, orbit_cameras, paint, surface
+from rl3d.geometry.tsdf import depth_bias, fuse, orbit_cameras, paint, surface
 from rl3d.render.gaussians import look_at
 from rl3d.render.textured import look_at_mesh
 
