@@ -117,16 +117,3 @@ def _pictures(visual: trimesh.visual.TextureVisuals) -> tuple[Image.Image | None
         raise ValueError("the mesh has places in its texture that are not finite numbers: unwrap it again")
     normal_map = getattr(material, "normalTexture", None)
     return texture.convert("RGB"), None if normal_map is None else normal_map.convert("RGB"), np.asarray(uv)
-
-
-def texture_at(texels: UInt8[ndarray, "h w 3"], uv: Float[ndarray, "n 2"]) -> Float32[ndarray, "n 3"]:
-    """Look places up in a picture: 0 to 1 to the right and up, repeated beyond, blended between texels' centres; 0 to 255."""
-    h, w, _ = texels.shape
-    place = np.asarray(uv, np.float64)
-    x, y = place[:, 0] * w - 0.5, (1 - place[:, 1]) * h - 0.5
-    left, top = np.floor(x), np.floor(y)
-    right, low = (x - left).astype(np.float32)[:, None], (y - top).astype(np.float32)[:, None]
-    columns, rows = [((left + i) % w).astype(np.int64) for i in (0, 1)], [((top + i) % h).astype(np.int64) for i in (0, 1)]
-    upper = (1 - right) * texels[rows[0], columns[0]] + right * texels[rows[0], columns[1]]
-    lower = (1 - right) * texels[rows[1], columns[0]] + right * texels[rows[1], columns[1]]
-    return (1 - low) * upper + low * lower

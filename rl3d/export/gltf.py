@@ -6,7 +6,6 @@ its unit is the metre (3.4).
 
 from __future__ import annotations
 
-import io
 import json
 import struct
 from typing import Any
@@ -16,6 +15,7 @@ from numpy import ndarray
 from PIL import Image
 
 from rl3d.export.corners import Corners, weld_corners
+from rl3d.export.pictures import png_bytes
 from rl3d.export.srgb import linear_from_srgb
 
 GLTF_FROM_OURS = (1, 2, 0)
@@ -83,17 +83,12 @@ def glb_bytes(corners: Corners, name: str) -> bytes:
         wrap = 10497 if corners.tiled else 33071  # repeated, or clamped to the edge
         document["samplers"] = [{"magFilter": 9729, "minFilter": 9987, "wrapS": wrap, "wrapT": wrap}]
         document["textures"] = [{"sampler": 0, "source": i} for i in range(len(pictures))]
-        document["images"] = [{"mimeType": "image/png", "bufferView": view(png_bytes(picture))} for picture in pictures]
+        document["images"] = [
+            {"mimeType": "image/png", "bufferView": view(png_bytes(np.asarray(picture)))} for picture in pictures
+        ]
     document |= {"bufferViews": views, "buffers": [{"byteLength": sum(map(len, blobs))}]}
     text = json.dumps(document, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
     binary = b"".join(blobs)
     chunks = struct.pack("<II", len(text), JSON) + text + struct.pack("<II", len(binary), BIN) + binary
     return struct.pack("<III", MAGIC, 2, 12 + len(chunks)) + chunks
-
-
-def png_bytes(picture: Image.Image) -> bytes:
-    """A picture as PNG."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "png")
-    return buffer.getvalue()

@@ -22,9 +22,11 @@ import trimesh
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from rl3d.export.corners import Corners, corners, texture_at, weld
-from rl3d.export.gltf import GLTF_FROM_OURS, glb_bytes, png_bytes
+from rl3d.export.corners import Corners, corners, weld
+from rl3d.export.gltf import GLTF_FROM_OURS, glb_bytes
+from rl3d.export.pictures import png_bytes
 from rl3d.files import write_whole
+from rl3d.render.textured import texture_at
 
 KINDS = ("glb", "obj", "stl", "ply", "usdz")
 """What is written: the suffixes of the files."""
@@ -96,9 +98,9 @@ def _obj_files(made: Corners, name: str, stem: str) -> dict[str, bytes]:
     lines = ["# rl3d: y up, front along +z, metres"]
     if made.texture is not None:
         mtl = ["newmtl " + name, "Ka 0 0 0", "Kd 1 1 1", "Ks 0 0 0", "illum 1", f"map_Kd {stem}.png"]
-        files[f"{stem}.png"] = png_bytes(made.texture)
+        files[f"{stem}.png"] = png_bytes(np.asarray(made.texture))
         if made.normal_map is not None:
-            files[f"{stem}_normal.png"] = png_bytes(made.normal_map)
+            files[f"{stem}_normal.png"] = png_bytes(np.asarray(made.normal_map))
             mtl.append(f"norm {stem}_normal.png")
         files[f"{stem}.mtl"] = ("\n".join(mtl) + "\n").encode()
         lines.append(f"mtllib {stem}.mtl")

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from rl3d.export.corners import Corners
-from rl3d.export.gltf import GLTF_FROM_OURS, png_bytes
+from rl3d.export.gltf import GLTF_FROM_OURS
+from rl3d.export.pictures import png_bytes
 from rl3d.export.srgb import linear_from_srgb
 
 
@@ -67,7 +68,7 @@ def usdz_bytes(corners: Corners, name: str) -> bytes:
             if corners.normal_map is not None:
                 maps["normal"] = (corners.normal_map, surface.CreateInput("normal", Sdf.ValueTypeNames.Normal3f), "raw")
             for kind, (picture, wanted, space) in maps.items():
-                (folder / f"{kind}.png").write_bytes(png_bytes(picture))
+                (folder / f"{kind}.png").write_bytes(png_bytes(np.asarray(picture)))
                 texture = _shader(stage, material, kind, "UsdUVTexture")
                 texture.CreateInput("file", Sdf.ValueTypeNames.Asset).Set(f"./{kind}.png")
                 texture.CreateInput("sourceColorSpace", Sdf.ValueTypeNames.Token).Set(space)

@@ -7,10 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import trimesh
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32, Int, Shaped
 from numpy import ndarray
 from torch import Tensor
-from torch.nn import functional as F
 
 from rl3d.render import mesh as raster
 from rl3d.types import Cameras, Look, Views
@@ -77,13 +76,26 @@ def colours_of(mesh: trimesh.Trimesh) -> Colours:
 
 
 def textured(corners: Int[Tensor, "m 3"], uv: Float32[ndarray, "n 2"], picture: Float32[ndarray, "h w 3"]) -> Colours:
-    """Colours from a picture, read bilinearly; texel centres lie at half-integers, v grows upwards."""
-    image = torch.from_numpy(np.ascontiguousarray(picture)).movedim(-1, 0)[None]
-    grid = torch.from_numpy(np.stack([2 * uv[:, 0] - 1, 1 - 2 * uv[:, 1]], 1))
+    """Colours from a picture in [0, 1] (:func:`texture_at`)."""
+    places = torch.from_numpy(uv)
 
     def colours(face: Int[Tensor, "n"], weight: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        at = (weight[..., None] * grid[corners[face]]).sum(1)
-        found = F.grid_sample(image, at[None, None], padding_mode="border", align_corners=False)
-        return found[0, :, 0].T
+        at = (weight[..., None] * places[corners[face]]).sum(1)
+        return torch.from_numpy(texture_at(picture, at.numpy()))
 
     return colours
+
+
+def texture_at(texels: Shaped[ndarray, "h w 3"], uv: Float[ndarray, "n 2"]) -> Float32[ndarray, "n 3"]:
+    """Look places up in a picture: 0 to 1 to the right and up, repeated beyond (glTF 2.0,
+    sec. 3.8.2), blended between texels' centres; in the picture's own range.
+    """
+    h, w, _ = texels.shape
+    place = np.asarray(uv, np.float64)
+    x, y = place[:, 0] * w - 0.5, (1 - place[:, 1]) * h - 0.5
+    left, top = np.floor(x), np.floor(y)
+    right, low = (x - left).astype(np.float32)[:, None], (y - top).astype(np.float32)[:, None]
+    columns, rows = [((left + i) % w).astype(np.int64) for i in (0, 1)], [((top + i) % h).astype(np.int64) for i in (0, 1)]
+    upper = (1 - right) * texels[rows[0], columns[0]] + right * texels[rows[0], columns[1]]
+    lower = (1 - right) * texels[rows[1], columns[0]] + right * texels[rows[1], columns[1]]
+    return (1 - low) * upper + low * lower

@@ -15,10 +15,11 @@ from trimesh.visual import ColorVisuals
 
 from rl3d.assets import look_at_mesh
 from rl3d.cameras import Orbit
-from rl3d.export.corners import corners, texture_at, weld, weld_corners
+from rl3d.export.corners import corners, weld, weld_corners
 from rl3d.export.mesh_files import KINDS, mesh_bytes, write_mesh
 from rl3d.export.mesh_reading import read_mesh
 from rl3d.export.srgb import linear_from_srgb, srgb_from_linear
+from rl3d.render.textured import texture_at
 
 READ = ("glb", "obj", "stl", "ply")
 
