@@ -22,6 +22,9 @@ from rl3d.files import append_record, read_records, read_tensors, tensor_bytes, 
 
 CHECKPOINT = "checkpoint.safetensors"
 
+LOCK_SECONDS = 1.0
+"""A folder that could not be locked for so long is in use."""
+
 
 def short_name(prompt: str, limit: int = 48) -> str:
     """A folder name for a prompt: readable, safe on any file system, unique enough when it had to be cut."""
@@ -64,10 +67,12 @@ class Run:
         """Hold the folder: two processes never write to one run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / ".lock", "w") as file:
-            if not _taken(file, fcntl.LOCK_EX):
-                time.sleep(0.1)  # whoever asks whether it is busy holds it for an instant
-                if not _taken(file, fcntl.LOCK_EX):
+            until = time.monotonic() + LOCK_SECONDS
+            while not _taken(file, fcntl.LOCK_EX):
+                # Whoever asks whether it is busy holds it for an instant, and several may keep asking.
+                if time.monotonic() > until:
                     raise ValueError(f"{self.folder} is in use by another process: wait for it, or choose another --out")
+                time.sleep(0.002)
             yield
 
     @property

@@ -126,8 +126,8 @@ def _work(path: str, annotator: str, count: int) -> None:
 
 
 def test_processes_write_to_one_file_at_once(file):
-    fork = multiprocessing.get_context("fork")
-    workers = [fork.Process(target=_work, args=(str(file), name, 40)) for name in ("kim", "lou", "ann")]
+    spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may find their locks held for ever
+    workers = [spawn.Process(target=_work, args=(str(file), name, 40)) for name in ("kim", "lou", "ann")]
     for worker in workers:
         worker.start()
     for worker in workers:

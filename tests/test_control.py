@@ -322,8 +322,8 @@ def ask_often(run: Run, first: int) -> None:
 
 def test_two_processes_that_ask_at_once_are_both_heard(run):
     o, control = begin(recipe(), RED), Control(run)
-    fork = multiprocessing.get_context("fork")
-    askers = [fork.Process(target=ask_often, args=(run, first)) for first in (0, 1000)]
+    spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may find their locks held for ever
+    askers = [spawn.Process(target=ask_often, args=(run, first)) for first in (0, 1000)]
     for asker in askers:
         asker.start()
     while any(asker.is_alive() for asker in askers):
@@ -353,12 +353,14 @@ def test_a_reader_knows_whether_a_process_is_at_work_without_getting_in_its_way(
             run.busy  # noqa: B018
 
     with ThreadPoolExecutor(2) as pool:
-        for _ in range(2):
-            pool.submit(pry)
-        for _ in range(30):
-            with run.lock():
-                pass
-        stop.set()
+        try:
+            for _ in range(2):
+                pool.submit(pry)
+            for _ in range(30):
+                with run.lock():
+                    pass
+        finally:
+            stop.set()
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):
