@@ -19,10 +19,10 @@ import trimesh
 import tyro
 from PIL import Image
 
-from rl3d.export.mesh import Meshing, shape
-from rl3d.export.ply import read_ply
-from rl3d.export.report import report, unseen_cameras
-from rl3d.export.texture import Baking, textured
+from rl3d.export.meshes.meshing import Meshing, shape
+from rl3d.export.meshes.report import report, unseen_cameras
+from rl3d.export.meshes.texture import Baking, textured
+from rl3d.export.splats.ply import read_ply
 from rl3d.files import write_whole
 from rl3d.render.gaussians import look_at
 from rl3d.render.textured import look_at_mesh

@@ -23,7 +23,7 @@ import tyro
 from rl3d.cameras import evaluation_cameras
 from rl3d.evaluate.benchmark import Examiner, likeness
 from rl3d.evaluate.worlds import Question, prompt_set, read_questions
-from rl3d.export.ply import read_ply
+from rl3d.export.splats.ply import read_ply
 from rl3d.files import append_record, read_records
 from rl3d.optimize import drawn_views, optimize, start
 from rl3d.protocols import Situation

@@ -26,9 +26,9 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from rl3d.cameras import lattice_cameras, look_at_origin
-from rl3d.export.mesh import QUICK, Meshing, shape, to_mesh
+from rl3d.export.meshes.meshing import QUICK, Meshing, shape, to_mesh
 from rl3d.export.pictures import png_bytes
-from rl3d.export.ply import ply_bytes, read_ply
+from rl3d.export.splats.ply import ply_bytes, read_ply
 from rl3d.files import write_whole
 from rl3d.geometry.fit import fit_splats
 from rl3d.geometry.hull import project, sample_pixels

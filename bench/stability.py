@@ -19,7 +19,7 @@ import tyro
 from rl3d.evaluate.benchmark import Examiner
 from rl3d.evaluate.metrics import bootstrap_interval, silhouette_iou
 from rl3d.evaluate.worlds import Question, evenly, prompt_set, read_questions
-from rl3d.export.ply import read_ply, write_ply
+from rl3d.export.splats.ply import read_ply, write_ply
 from rl3d.files import append_record, read_records
 from rl3d.generate import evaluation_cameras
 from rl3d.optimize import begin, optimize

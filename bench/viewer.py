@@ -29,7 +29,7 @@ COUNT = "() => { window.n = 0; const f = () => { window.n++; requestAnimationFra
 
 def write_ball(path: Path, n: int) -> None:
     """Write a shell of ``n`` small coloured Gaussians."""
-    from rl3d.export.ply import write_ply
+    from rl3d.export.splats.ply import write_ply
     from rl3d.types import Splats
 
     rng = torch.Generator().manual_seed(0)

@@ -19,7 +19,7 @@ from rl3d.evaluate.independent import Panel
 from rl3d.evaluate.independent import table as table_of_many
 from rl3d.evaluate.worlds import SETS, Question, RealWorld, ToyWorld, World, questions_of
 from rl3d.export.pictures import png_bytes, sheet
-from rl3d.export.ply import read_ply
+from rl3d.export.splats.ply import read_ply
 from rl3d.files import write_whole
 from rl3d.generate import Request, create, find_run, produce
 from rl3d.priors.embedded import Embedded

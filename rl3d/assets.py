@@ -12,8 +12,8 @@ import trimesh
 from PIL import Image, UnidentifiedImageError
 
 from rl3d.cameras import Orbit
-from rl3d.export.mesh_reading import read_mesh
-from rl3d.export.ply import read_ply
+from rl3d.export.meshes.reading import read_mesh
+from rl3d.export.splats.ply import read_ply
 from rl3d.protocols import Shown, Situation
 from rl3d.render.gaussians import look_at
 from rl3d.render.textured import look_at_mesh
@@ -41,7 +41,7 @@ class Asset:
 
 
 def load_asset(path: str | Path) -> Asset:
-    """Load a run's folder, splats in any file that :mod:`rl3d.export.splat_files` reads, or a mesh (GLB, glTF, OBJ, STL, PLY);
+    """Load a run's folder, splats in any file that :mod:`rl3d.export.splats.files` reads, or a mesh (GLB, glTF, OBJ, STL, PLY);
     in the unit sphere, z up.
 
     A run's Gaussians stay where the run left them. Meshes are drawn as triangles in their own colours, without light.

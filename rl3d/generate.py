@@ -15,10 +15,10 @@ import torch
 from rl3d.cameras import evaluation_cameras
 from rl3d.control import Control
 from rl3d.explanation import explain, why_path, write_explanation
-from rl3d.export.mesh import QUICK, to_mesh
-from rl3d.export.mesh_files import write_mesh
+from rl3d.export.meshes.files import write_mesh
+from rl3d.export.meshes.meshing import QUICK, to_mesh
 from rl3d.export.pictures import contact_sheet, png_bytes, write_turntable
-from rl3d.export.ply import write_ply
+from rl3d.export.splats.ply import write_ply
 from rl3d.files import write_whole
 from rl3d.live import Live
 from rl3d.optimize import Optimization, Report

@@ -12,8 +12,8 @@ import torch
 import trimesh
 
 from rl3d.cameras import Orbit
-from rl3d.export.mesh_reading import MESHES, holds_mesh, read_mesh
-from rl3d.export.splat_files import read_splats, splat_kind
+from rl3d.export.meshes.reading import MESHES, holds_mesh, read_mesh
+from rl3d.export.splats.files import read_splats, splat_kind
 from rl3d.geometry.hull import visual_hull
 from rl3d.geometry.points import ball, from_points
 from rl3d.priors.sampling import Climb, sample_best, sample_views

@@ -13,9 +13,11 @@ from typing import Any, Literal, get_args
 import trimesh
 
 from rl3d.assets import load_asset
-from rl3d.export.mesh import Meshing, shape, to_mesh
-from rl3d.export.mesh_files import mesh_bytes
-from rl3d.export.mesh_reading import holds_mesh, read_mesh
+from rl3d.export.meshes.files import mesh_bytes
+from rl3d.export.meshes.meshing import Meshing, shape, to_mesh
+from rl3d.export.meshes.reading import holds_mesh, read_mesh
+from rl3d.export.meshes.report import report, report_page
+from rl3d.export.meshes.texture import Baking, textured
 from rl3d.export.nerfstudio import Posed, data_set
 from rl3d.export.page import Exhibit, page
 from rl3d.export.pictures import (
@@ -30,9 +32,7 @@ from rl3d.export.pictures import (
     png_bytes,
     thumbnail,
 )
-from rl3d.export.report import report, report_page
-from rl3d.export.splat_files import splat_bytes
-from rl3d.export.texture import Baking, textured
+from rl3d.export.splats.files import splat_bytes
 from rl3d.files import write_folder, write_whole
 from rl3d.run import Run
 from rl3d.snapshot import Snapshot, read_checkpoint, read_snapshot, saved_steps, scene_path

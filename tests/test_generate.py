@@ -19,7 +19,7 @@ import rl3d.generate
 from rl3d.__main__ import main
 from rl3d.commands import viewing
 from rl3d.control import ask
-from rl3d.export.ply import read_ply
+from rl3d.export.splats.ply import read_ply
 from rl3d.generate import Request, create, find_run, produce
 from rl3d.recipe import load_recipe, recipe_file, recipe_files
 from rl3d.run import Run

@@ -11,7 +11,7 @@ from trimesh.creation import icosphere
 
 from rl3d.__main__ import main
 from rl3d.cameras import Orbit
-from rl3d.export.ply import write_ply
+from rl3d.export.splats.ply import write_ply
 from rl3d.generate import Request, create, produce
 from rl3d.geometry.points import from_points
 from rl3d.optimize import advance, begin

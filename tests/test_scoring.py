@@ -12,8 +12,8 @@ from PIL import Image
 from rl3d.__main__ import main
 from rl3d.assets import load_asset, load_pictures
 from rl3d.cameras import Orbit, evaluation_cameras
-from rl3d.export.mesh_files import write_mesh
-from rl3d.export.ply import write_ply
+from rl3d.export.meshes.files import write_mesh
+from rl3d.export.splats.ply import write_ply
 from rl3d.geometry.points import from_points
 from rl3d.rewards.clip import Clip
 from rl3d.rewards.shape import Whole

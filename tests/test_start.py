@@ -7,9 +7,9 @@ import trimesh
 from fake_prior import RED, Fake, GaussianViews, blob, situation, tiny_recipe
 from PIL import Image
 
-from rl3d.export.mesh_files import write_mesh
-from rl3d.export.ply import write_ply
-from rl3d.export.splat_files import splat_bytes
+from rl3d.export.meshes.files import write_mesh
+from rl3d.export.splats.files import splat_bytes
+from rl3d.export.splats.ply import write_ply
 from rl3d.math import rgb_from_sh, rotation_from_quat
 from rl3d.recipe import BestOf, starting_from
 from rl3d.representations.densify import Prune

@@ -14,9 +14,9 @@ from PIL import Image
 
 from rl3d.__main__ import main
 from rl3d.cameras import Orbit
-from rl3d.export.mesh_files import write_mesh
-from rl3d.export.ply import read_ply, write_ply
-from rl3d.export.splat_files import read_splats
+from rl3d.export.meshes.files import write_mesh
+from rl3d.export.splats.files import read_splats
+from rl3d.export.splats.ply import read_ply, write_ply
 from rl3d.geometry.points import from_points
 from rl3d.recipe import describe
 from rl3d.representations.nerf import Nerf
@@ -190,8 +190,8 @@ def test_a_folder_that_is_no_data_set_stays(runs, tmp_path, capsys):
 def test_a_run_becomes_a_mesh_with_a_report(tmp_path, monkeypatch):
     from helpers import sphere_views
 
-    from rl3d.export.mesh import Meshing
-    from rl3d.export.texture import Baking
+    from rl3d.export.meshes.meshing import Meshing
+    from rl3d.export.meshes.texture import Baking
     from rl3d.takeaway import Settings, Source, take_away
 
     ball = Source(tmp_path, "", "ball", "a ball", sphere_views, lambda: pytest.fail("no splats are needed"))

@@ -11,8 +11,8 @@ from numpy import ndarray
 from rl3d.viewer.entries import Entry
 
 from rl3d.assets import load_asset
-from rl3d.export import mesh_reading
-from rl3d.export.mesh_files import mesh_bytes
+from rl3d.export.meshes import reading
+from rl3d.export.meshes.files import mesh_bytes
 from rl3d.math import SH_C0, rotation_from_quat
 from rl3d.start import fitted_mesh
 from rl3d.types import Look, Splats
@@ -66,7 +66,7 @@ def read_mesh(path: Path) -> bytes | None:
 
 def coloured_mesh(path: Path) -> trimesh.Trimesh:
     """The mesh in a file, in the unit sphere and with its own colours, which an asset's surface lacks."""
-    return fitted_mesh(mesh_reading.read_mesh(path))
+    return fitted_mesh(reading.read_mesh(path))
 
 
 def mesh_of(surface: trimesh.Trimesh) -> bytes:

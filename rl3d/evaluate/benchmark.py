@@ -11,7 +11,7 @@ import torch
 from rl3d.evaluate.independent import Panel
 from rl3d.evaluate.metrics import azimuth_errors_deg, chamfer, rank, silhouette_iou
 from rl3d.evaluate.worlds import Question, ToyWorld, Truth, World, claims, surface_points
-from rl3d.export.mesh import QUICK, to_mesh
+from rl3d.export.meshes.meshing import QUICK, to_mesh
 from rl3d.render.gaussians import look_at
 from rl3d.rewards.clip import ClipReward
 from rl3d.types import Cameras, Splats, Views

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rl3d.export.mesh_reading import read_mesh
+from rl3d.export.meshes.reading import read_mesh
 
 DEADLINE_S, MORE_BYTES = 60, 1 << 30
 

@@ -15,10 +15,10 @@ from trimesh.visual import ColorVisuals
 
 from rl3d.assets import look_at_mesh
 from rl3d.cameras import Orbit
-from rl3d.export.corners import corners, weld, weld_corners
-from rl3d.export.mesh_files import KINDS, mesh_bytes, write_mesh
-from rl3d.export.mesh_reading import read_mesh
-from rl3d.export.srgb import linear_from_srgb, srgb_from_linear
+from rl3d.export.meshes.corners import corners, weld, weld_corners
+from rl3d.export.meshes.files import KINDS, mesh_bytes, write_mesh
+from rl3d.export.meshes.reading import read_mesh
+from rl3d.export.meshes.srgb import linear_from_srgb, srgb_from_linear
 from rl3d.render.textured import texture_at
 
 READ = ("glb", "obj", "stl", "ply")
@@ -134,7 +134,7 @@ def test_welding_keeps_the_order():
 
 def test_an_objs_parts_are_there_before_it(tmp_path, monkeypatch):
     order = []
-    monkeypatch.setattr("rl3d.export.mesh_files.write_whole", lambda path, data: order.append(path.name))
+    monkeypatch.setattr("rl3d.export.meshes.files.write_whole", lambda path, data: order.append(path.name))
     paths = write_mesh(tmp_path / "duck.obj", textured(toy()), name="a duck\n/../ 🦆")
     assert order == [path.name for path in paths] == ["duck.png", "duck_normal.png", "duck.mtl", "duck.obj"]
     files = mesh_bytes(textured(toy()), "obj", name="a duck\n/../ 🦆", stem="duck")

@@ -19,9 +19,9 @@ from toys import block, textured, toy
 from trimesh.visual import ColorVisuals
 
 from rl3d.assets import load_asset
-from rl3d.export.mesh_files import mesh_bytes, write_mesh
-from rl3d.export.mesh_reading import holds_mesh, read_mesh
-from rl3d.export.srgb import srgb_from_linear
+from rl3d.export.meshes.files import mesh_bytes, write_mesh
+from rl3d.export.meshes.reading import holds_mesh, read_mesh
+from rl3d.export.meshes.srgb import srgb_from_linear
 
 TRIANGLE = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], np.float32)
 SQUARE = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]], np.float32)

@@ -4,7 +4,7 @@ import torch
 import trimesh
 from helpers import sphere_views
 
-from rl3d.export.mesh import QUICK, Meshing, shape, to_mesh
+from rl3d.export.meshes.meshing import QUICK, Meshing, shape, to_mesh
 from rl3d.geometry.points import from_points
 from rl3d.render.gaussians import look_at
 from rl3d.render.textured import look_at_mesh

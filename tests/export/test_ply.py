@@ -3,7 +3,7 @@ import pytest
 import torch
 import trimesh
 
-from rl3d.export.ply import ply_bytes, read_ply, write_ply
+from rl3d.export.splats.ply import ply_bytes, read_ply, write_ply
 from rl3d.types import Splats
 
 

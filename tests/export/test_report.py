@@ -11,9 +11,9 @@ from skimage.metrics import structural_similarity
 
 from rl3d.cameras import lattice_cameras
 from rl3d.evaluate.worlds import surface_errors
-from rl3d.export.report import bake_gap, psnr, report, report_page, ssim
-from rl3d.export.texture import Baking, textured
-from rl3d.export.topology import intersections, layout, topology
+from rl3d.export.meshes.report import bake_gap, psnr, report, report_page, ssim
+from rl3d.export.meshes.texture import Baking, textured
+from rl3d.export.meshes.topology import intersections, layout, topology
 from rl3d.render.textured import look_at_mesh
 from rl3d.types import Views
 

@@ -15,9 +15,9 @@ from spz4 import as_version_4
 
 from rl3d.assets import load_asset
 from rl3d.cameras import look_at_origin
-from rl3d.export.gltf_splats import splats_from_glb
-from rl3d.export.splat_files import SplatKind, read_splats, splat_bytes, splat_kind
-from rl3d.export.spz import splats_from_spz
+from rl3d.export.splats.files import SplatKind, read_splats, splat_bytes, splat_kind
+from rl3d.export.splats.gltf import splats_from_glb
+from rl3d.export.splats.spz import splats_from_spz
 from rl3d.math import rotation_from_quat
 from rl3d.render.gaussians import look_at
 from rl3d.types import Splats

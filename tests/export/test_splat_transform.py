@@ -7,8 +7,8 @@ import pytest
 import torch
 from node import node, node_package
 
-from rl3d.export.ply import read_ply, write_ply
-from rl3d.export.splat_files import read_splats, splat_bytes
+from rl3d.export.splats.files import read_splats, splat_bytes
+from rl3d.export.splats.ply import read_ply, write_ply
 from rl3d.geometry.turn import turned
 from rl3d.math import rotation_from_quat
 from rl3d.types import Splats

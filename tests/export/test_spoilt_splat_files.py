@@ -12,7 +12,7 @@ import pytest
 import torch
 from spz4 import as_version_4
 
-from rl3d.export.splat_files import SplatKind, read_splats, splat_bytes
+from rl3d.export.splats.files import SplatKind, read_splats, splat_bytes
 from rl3d.types import Splats
 
 KINDS = get_args(SplatKind)

@@ -5,9 +5,9 @@ import trimesh
 from helpers import sphere_views
 
 from rl3d.cameras import lattice_cameras
-from rl3d.export.mesh import Meshing, shape
-from rl3d.export.normal_map import directions, tangent_space
-from rl3d.export.texture import Baking, textured
+from rl3d.export.meshes.meshing import Meshing, shape
+from rl3d.export.meshes.normal_map import directions, tangent_space
+from rl3d.export.meshes.texture import Baking, textured
 from rl3d.math import sh_from_rgb
 from rl3d.render.gaussians import look_at
 from rl3d.render.textured import look_at_mesh
@@ -173,7 +173,7 @@ def test_what_cannot_be_baked_is_refused():
 
 
 def test_cameras_all_around_look_from_everywhere_and_meet_no_others():
-    from rl3d.export.report import unseen_cameras
+    from rl3d.export.meshes.report import unseen_cameras
 
     baked = torch.nn.functional.normalize(lattice_cameras(64, 8).centers[0], dim=-1)
     unseen = torch.nn.functional.normalize(unseen_cameras().centers[0], dim=-1)

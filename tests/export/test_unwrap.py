@@ -7,8 +7,8 @@ import pytest
 import trimesh
 from scipy.spatial import ConvexHull
 
-from rl3d.export.topology import layout
-from rl3d.export.unwrap import XATLAS, _by_xatlas, overlap, project, unwrap
+from rl3d.export.meshes.topology import layout
+from rl3d.export.meshes.unwrap import XATLAS, _by_xatlas, overlap, project, unwrap
 
 
 def signed_areas(found):

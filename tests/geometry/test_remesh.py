@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from rl3d.export.topology import topology
+from rl3d.export.meshes.topology import topology
 from rl3d.geometry.remesh import bilateral, components, decimate, fill_holes, taubin, watertight
 
 

@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 
 from rl3d.choices import read_pairs
 from rl3d.contest import Question, questions
-from rl3d.export.ply import write_ply
+from rl3d.export.splats.ply import write_ply
 from rl3d.types import Splats
 
 CHROMIUM = Path("/usr/bin/chromium")

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from rl3d.viewer.app import serve
 
-from rl3d.export.ply import write_ply
+from rl3d.export.splats.ply import write_ply
 from rl3d.math import SH_C0
 from rl3d.representations.gaussians import Gaussians
 from rl3d.run import Run

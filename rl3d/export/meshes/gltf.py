@@ -14,9 +14,9 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image
 
-from rl3d.export.corners import Corners, weld_corners
+from rl3d.export.meshes.corners import Corners, weld_corners
+from rl3d.export.meshes.srgb import linear_from_srgb
 from rl3d.export.pictures import png_bytes
-from rl3d.export.srgb import linear_from_srgb
 
 GLTF_FROM_OURS = (1, 2, 0)
 """Our axis that each of glTF's is: x to the object's left is our y, y up our z, z to the front our x."""

@@ -2,7 +2,8 @@
 
 It reads ``vertices``, ``faces`` and ``settings`` (texels along a side, texels between charts, seconds of CPU) as an npz archive
 from standard input, and writes ``vmapping``, ``faces`` and ``uv`` to standard output. The system kills it when its seconds are
-spent (on Windows, :mod:`rl3d.export.unwrap`, which starts it, does later). So it is the mesh that decides, not what else runs.
+spent (on Windows, :mod:`rl3d.export.meshes.unwrap`, which starts it, does later). So it is the mesh that decides, not what
+else runs.
 """
 
 import io

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, assert_never
 
-from rl3d.export.compressed_ply import compressed_ply_bytes, is_compressed, splats_from_compressed_ply
-from rl3d.export.gltf_splats import EXTENSION, splat_glb_bytes, splats_from_glb
-from rl3d.export.ply import HEADER, header, ply_bytes, splats_from_ply
-from rl3d.export.splat import dot_splat_bytes, splats_from_dot_splat
-from rl3d.export.splat_arrays import finite
-from rl3d.export.spz import MAGIC, splats_from_spz, spz_bytes
+from rl3d.export.splats.arrays import finite
+from rl3d.export.splats.compressed_ply import compressed_ply_bytes, is_compressed, splats_from_compressed_ply
+from rl3d.export.splats.dot_splat import dot_splat_bytes, splats_from_dot_splat
+from rl3d.export.splats.gltf import EXTENSION, splat_glb_bytes, splats_from_glb
+from rl3d.export.splats.ply import HEADER, header, ply_bytes, splats_from_ply
+from rl3d.export.splats.spz import MAGIC, splats_from_spz, spz_bytes
 from rl3d.geometry.turn import UPRIGHT, turned
 from rl3d.types import Splats
 
@@ -80,10 +80,10 @@ def read_splats(path: str | Path, up: Literal["auto", "y", "z"] = "auto") -> Spl
 def splat_bytes(splats: Splats, kind: SplatKind) -> bytes:
     """Splats as a file of this kind; SPZ and GLB get y up and our front along z, the others our axes as they are.
 
-    Only PLY is exact: what each other kind loses is said where it is made (:func:`~rl3d.export.gltf_splats.splat_glb_bytes`
-    next to nothing, :func:`~rl3d.export.compressed_ply.compressed_ply_bytes`, :func:`~rl3d.export.spz.spz_bytes`, and
-    :func:`~rl3d.export.splat.dot_splat_bytes`, which has no harmonics). NaN and infinite values are treated as in reading
-    (:func:`~rl3d.export.splat_arrays.finite`).
+    Only PLY is exact: what each other kind loses is said where it is made (:func:`~rl3d.export.splats.gltf.splat_glb_bytes`
+    next to nothing, :func:`~rl3d.export.splats.compressed_ply.compressed_ply_bytes`,
+    :func:`~rl3d.export.splats.spz.spz_bytes`, and :func:`~rl3d.export.splats.dot_splat.dot_splat_bytes`, which has no
+    harmonics). NaN and infinite values are treated as in reading (:func:`~rl3d.export.splats.arrays.finite`).
 
     Raises:
         ValueError: if there is no Gaussian to write.

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
-from rl3d.export.splat_arrays import (
+from rl3d.export.splats.arrays import (
     arrays,
     byte,
     from_arrays,

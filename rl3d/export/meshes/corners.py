@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32, Int, Int32, Num, UInt8
 from numpy import ndarray
 from PIL import Image
 
-from rl3d.export.limits import FARTHEST
+from rl3d.export.meshes.limits import FARTHEST
 from rl3d.render.mesh import corner_normals
 
 

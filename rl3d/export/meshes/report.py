@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rl3d.cameras import lattice_cameras
+from rl3d.export.meshes.topology import layout, topology
 from rl3d.export.pictures import png_bytes
-from rl3d.export.topology import layout, topology
 from rl3d.render.textured import look_at_mesh
 from rl3d.types import Cameras, Look, Views
 

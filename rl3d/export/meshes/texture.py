@@ -21,9 +21,9 @@ from scipy.sparse import csr_matrix, diags
 from scipy.spatial import cKDTree
 
 from rl3d.cameras import lattice_cameras
-from rl3d.export._blend_numba import blend
-from rl3d.export.normal_map import directions, tangent_space
-from rl3d.export.unwrap import Unwrapped, unwrap
+from rl3d.export.meshes._blend_numba import blend
+from rl3d.export.meshes.normal_map import directions, tangent_space
+from rl3d.export.meshes.unwrap import Unwrapped, unwrap
 from rl3d.render import mesh as raster
 from rl3d.render.textured import triangles_of
 from rl3d.types import Cameras, Look, Views

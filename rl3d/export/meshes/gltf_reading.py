@@ -1,7 +1,8 @@
 """Read meshes of glTF 2.0, GLB or JSON, from anyone.
 
 Nothing in the file is believed: indices and offsets are checked before they are used, so that what is read is never larger
-than the file says it is, nor than :mod:`rl3d.export.limits` allows. Sections are those of Khronos' "glTF 2.0 Specification".
+than the file says it is, nor than :mod:`rl3d.export.meshes.limits` allows. Sections are those of Khronos' "glTF 2.0
+Specification".
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from PIL import Image
 from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
-from rl3d.export.gltf import BIN, JSON, MAGIC
-from rl3d.export.limits import MOST_BYTES, MOST_CORNERS, MOST_PARTS, MOST_PIXELS, check_text, read_picture
-from rl3d.export.srgb import linear_from_srgb, srgb_from_linear
+from rl3d.export.meshes.gltf import BIN, JSON, MAGIC
+from rl3d.export.meshes.limits import MOST_BYTES, MOST_CORNERS, MOST_PARTS, MOST_PIXELS, check_text, read_picture
+from rl3d.export.meshes.srgb import linear_from_srgb, srgb_from_linear
 
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}

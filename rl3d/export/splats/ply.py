@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from rl3d.export.splat_arrays import arrays, finite, from_arrays
+from rl3d.export.splats.arrays import arrays, finite, from_arrays
 from rl3d.files import write_whole
 from rl3d.types import Splats
 
@@ -174,7 +174,7 @@ def splats_from_ply(data: bytes) -> Splats:
 
 
 def read_ply(path: Path) -> Splats:
-    """Read a splat PLY, as :func:`splats_from_ply` does; :func:`rl3d.export.splat_arrays.finite` says what of NaN.
+    """Read a splat PLY, as :func:`splats_from_ply` does; :func:`rl3d.export.splats.arrays.finite` says what of NaN.
 
     Raises:
         ValueError: if it is no binary PLY of Gaussians, or is cut short.

@@ -22,8 +22,8 @@ import trimesh
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from rl3d.export.corners import Corners, corners, weld
-from rl3d.export.gltf import GLTF_FROM_OURS, glb_bytes
+from rl3d.export.meshes.corners import Corners, corners, weld
+from rl3d.export.meshes.gltf import GLTF_FROM_OURS, glb_bytes
 from rl3d.export.pictures import png_bytes
 from rl3d.files import write_whole
 from rl3d.render.textured import texture_at
@@ -62,7 +62,7 @@ def mesh_bytes(
         return _stl_bytes(made, called)
     if kind == "ply":
         return _ply_bytes(made, called)
-    from rl3d.export.usd import usdz_bytes
+    from rl3d.export.meshes.usd import usdz_bytes
 
     return usdz_bytes(made, called)
 

@@ -21,7 +21,7 @@ from numpy import ndarray
 from scipy.spatial.transform import Rotation
 from scipy.special import expit
 
-from rl3d.export.splat_arrays import arrays, byte, finite, from_arrays, opacity_logits
+from rl3d.export.splats.arrays import arrays, byte, finite, from_arrays, opacity_logits
 from rl3d.geometry.turn import turned
 from rl3d.math import SH_C0
 from rl3d.types import Splats

@@ -13,8 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt32
 from numpy import ndarray
 
-from rl3d.export.ply import Header, columns, tables
-from rl3d.export.splat_arrays import (
+from rl3d.export.splats.arrays import (
     LIMIT,
     arrays,
     from_arrays,
@@ -23,6 +22,7 @@ from rl3d.export.splat_arrays import (
     opacity_logits,
     smallest_three,
 )
+from rl3d.export.splats.ply import Header, columns, tables
 from rl3d.math import SH_C0
 from rl3d.types import Splats
 

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from numba import njit
 from numpy import ndarray
 
-from rl3d.export import xatlas_process
+from rl3d.export.meshes import xatlas_process
 
 XATLAS = (sys.executable, str(Path(xatlas_process.__file__)))
 
@@ -53,7 +53,7 @@ def unwrap(
         size: Texels along each side of the texture to come.
         padding: Texels between charts, about.
         limit_s: Seconds of CPU, or ten times as many by the clock; then the process is killed. 0 does without xatlas.
-        command: The program that speaks as :mod:`rl3d.export.xatlas_process` does.
+        command: The program that speaks as :mod:`rl3d.export.meshes.xatlas_process` does.
 
     Raises:
         ValueError: if the mesh has no face.

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rl3d.export.corners import Corners
-from rl3d.export.gltf import GLTF_FROM_OURS
+from rl3d.export.meshes.corners import Corners
+from rl3d.export.meshes.gltf import GLTF_FROM_OURS
+from rl3d.export.meshes.srgb import linear_from_srgb
 from rl3d.export.pictures import png_bytes
-from rl3d.export.srgb import linear_from_srgb
 
 
 def usdz_bytes(corners: Corners, name: str) -> bytes:

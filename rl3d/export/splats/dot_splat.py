@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rl3d.export.splat_arrays import arrays, byte, from_arrays, opacity_bytes, opacity_logits
+from rl3d.export.splats.arrays import arrays, byte, from_arrays, opacity_bytes, opacity_logits
 from rl3d.math import SH_C0
 from rl3d.types import Splats
 

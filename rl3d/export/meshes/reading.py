@@ -14,10 +14,10 @@ from PIL import Image
 from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
-from rl3d.export.corners import weld
-from rl3d.export.gltf import GLTF_FROM_OURS
-from rl3d.export.gltf_reading import read_gltf
-from rl3d.export.limits import FARTHEST, MOST_CORNERS, MOST_PIXELS, check_text, read_beside, read_bytes, read_picture
+from rl3d.export.meshes.corners import weld
+from rl3d.export.meshes.gltf import GLTF_FROM_OURS
+from rl3d.export.meshes.gltf_reading import read_gltf
+from rl3d.export.meshes.limits import FARTHEST, MOST_CORNERS, MOST_PIXELS, check_text, read_beside, read_bytes, read_picture
 
 MESHES = (".glb", ".gltf", ".obj", ".stl", ".ply")
 """The suffixes of files that are read."""
@@ -34,7 +34,7 @@ def read_mesh(path: str | Path, up: Literal["auto", "y", "z"] = "auto") -> trime
     vertices are welded.
 
     Raises:
-        ValueError: if it is no such file or is broken, holds no surface, or is too large (:mod:`rl3d.export.limits`).
+        ValueError: if it is no such file or is broken, holds no surface, or is too large (:mod:`rl3d.export.meshes.limits`).
     """
     path = Path(path)
     kind = path.suffix.lower()

@@ -1,0 +1,1 @@
+"""Meshes: taken from a representation, textured, reported on, and written."""
