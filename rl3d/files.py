@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -57,13 +58,12 @@ def append_record(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file of JSON lines, none if there is no file. What a kill cut is left out."""
+    """The objects in a file of JSON lines, none if there is no file. What a kill cut, or is no object, is left out."""
     records = []
     for line in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+        with contextlib.suppress(json.JSONDecodeError):
+            if isinstance(record := json.loads(line), dict):
+                records.append(record)
     return records
 
 

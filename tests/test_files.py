@@ -29,6 +29,12 @@ def test_a_cut_line_is_lost_alone(tmp_path, left):
     assert read_records(path) == [{"a": 1}, *last, {"b": 2}]
 
 
+def test_lines_that_are_no_objects_are_left_out(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('[1, 2]\n{"a": 1}\nnull\n3\nnonsense\n\n{"b": 2}\n')
+    assert read_records(path) == [{"a": 1}, {"b": 2}]
+
+
 def test_a_file_appears_whole(tmp_path):
     write_whole(tmp_path / "x" / "y", b"new")
     assert (tmp_path / "x" / "y").read_bytes() == b"new"
