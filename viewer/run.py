@@ -147,7 +147,7 @@ def _snapshot(path: str, written_ns: int) -> Subject:
     snapshot = read_snapshot(Path(path))
     if isinstance(snapshot.scene, GaussianSplats):
         return of_splats(snapshot.splats(), snapshot.look)
-    return Subject(snapshot.look, None, None, f"a radiance field, {len(snapshot.scene):,} cells, rendered here")
+    return Subject(snapshot.look, None, None, f"a radiance field, {len(snapshot.scene):,} cells, rendered here", streamed=True)
 
 
 def newest(one: Entry) -> Subject | None:

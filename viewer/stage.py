@@ -7,12 +7,13 @@ import viser
 from rl3d.viewer.cameras import Framing
 from rl3d.viewer.page import Page
 from rl3d.viewer.stream import Stream
-from rl3d.viewer.subjects import Subject, colours, covariances
+from rl3d.viewer.subjects import Subject, Way, colours, covariances
 
 from rl3d.export.pictures import to_uint8
 
 BACKGROUNDS = {"white": 255, "light": 225, "grey": 128, "dark": 28}
 """Grey levels of 8 bits."""
+WAYS: tuple[Way, ...] = ("splats", "pictures", "mesh")
 FROM_GLTF = (0.5, 0.5, 0.5, 0.5)
 """Turns glTF's axes (y up, front +z) into ours: a third of a turn around (1, 1, 1)."""
 GROUND_Z = -1.0
@@ -28,7 +29,7 @@ class Stage:
         self._mesh: viser.GlbHandle | None = None
         self._stream: Stream | None = None
         gui = page.gui
-        self._shape = gui.add_dropdown("Show", ["splats", "mesh"], visible=False)
+        self._shape = gui.add_dropdown("Show", WAYS, visible=False)
         self._background = gui.add_dropdown("Background", list(BACKGROUNDS), initial_value="white")
         self._grid = gui.add_checkbox(
             "Grid", True, hint="Under the unit sphere; a cell is a quarter, and the arrow shows the front."
@@ -46,7 +47,10 @@ class Stage:
     def put(self, subject: Subject) -> None:
         """Show this instead of what was shown."""
         self.subject = subject
-        self._shape.visible = subject.mesh is not None and subject.splats is not None
+        if tuple(self._shape.options) != subject.ways:
+            self._shape.options = subject.ways
+            self._shape.value = subject.ways[0]
+        self._shape.visible = len(subject.ways) > 1
         self._draw()
 
     def _draw(self) -> None:
@@ -55,11 +59,11 @@ class Stage:
         if subject is None:
             scene.set_background_image(_plain(level), format="png")
             return
-        as_mesh = subject.mesh is not None and (self._shape.value == "mesh" or subject.splats is None)
+        way = self._shape.value
         with self.page.client.atomic():
-            self._draw_mesh(subject.mesh if as_mesh else None)
-            self._draw_splats(subject if not as_mesh else None)
-        streamed = subject.splats is None and not as_mesh
+            self._draw_mesh(subject.mesh if way == "mesh" else None)
+            self._draw_splats(subject if way == "splats" else None)
+        streamed = way == "pictures"
         if streamed and self._stream is None:
             self._stream = Stream(self.page, self._paint, thrifty=self.live)
         if self._stream is not None:

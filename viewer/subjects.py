@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import trimesh
 from jaxtyping import Float
@@ -21,24 +22,35 @@ IN_BROWSER = 500_000
 """Gaussians at most that the browser draws itself; of more, and of radiance fields, the server sends pictures."""
 
 
+Way = Literal["splats", "pictures", "mesh"]
+
+
 @dataclass(frozen=True)
 class Subject:
     """Something to look at."""
 
     look: Look
     splats: Splats | None
-    """Gaussians that the browser can draw; None where it gets pictures."""
+    """Gaussians that the browser can draw."""
     mesh: bytes | None = None
-    """A GLB, in glTF's axes."""
+    """A GLB, in glTF's axes: the thing itself, or what was made of it."""
     about: str = ""
     """How large it is, in words."""
+    streamed: bool = False
+    """Whether the server draws it, and sends pictures: a radiance field, or too many Gaussians."""
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """How it can be shown, as what it is first."""
+        own: tuple[Way, ...] = ("splats",) if self.splats is not None else ("pictures",) if self.streamed else ()
+        return (*own, "mesh") if self.mesh is not None else own or ("pictures",)
 
 
 def of_splats(splats: Splats, look: Look, mesh: bytes | None = None) -> Subject:
     """Gaussians, drawn by the browser unless they are too many."""
     small = len(splats) <= IN_BROWSER
     how = "" if small else ", rendered here: too many for most browsers"
-    return Subject(look, splats if small else None, mesh, f"{len(splats):,} Gaussians{how}")
+    return Subject(look, splats if small else None, mesh, f"{len(splats):,} Gaussians{how}", streamed=not small)
 
 
 def of_entry(entry: Entry) -> Subject | None:
