@@ -68,6 +68,7 @@ def begin(recipe: Recipe, prompt: Prompt, *, seed: int = 0, device: str = "cpu")
     assert recipe.draw is not None
     assert recipe.prior is not None
     where, contest = torch.device(device), _empty(recipe, recipe.search, prompt, device)
+    refuse_misfit(recipe, prompt, contest.prior.info)
     drawn = recipe.draw.draw_sets(prompt, contest.prior, torch.Generator().manual_seed(seed), where, recipe.search.seeds)
     for number, views in enumerate(drawn):
         rng = torch.Generator().manual_seed(seed)
@@ -141,7 +142,7 @@ def state(o: Optimization | Contest) -> tuple[dict[str, Tensor], dict]:
     for number, one in o.members.items():
         own, members[str(number)] = single.state(one)
         tensors |= {f"{number}/{name}": x for name, x in own.items()}
-    plain = {"step": o.step, "skipped": o.skipped, "prompt": vars(o.prompt), "members": members}
+    plain = {"step": o.step, "skipped": o.skipped, "prompt": o.prompt.plain(), "members": members}
     scores = [{str(number): value for number, value in one.items()} for one in o.scores]
     return tensors, plain | {"order": list(members), "scores": scores}
 

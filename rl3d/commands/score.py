@@ -47,6 +47,6 @@ def main(words: list[str]) -> None:
         # Without bounds there is no number that JSON could hold.
         for told in scores.values():
             told["range"] = [x if math.isfinite(x) else None for x in told["range"]]
-        print(json.dumps({"path": str(asked.path), "prompt": vars(prompt), "scores": scores}, indent=2, ensure_ascii=False))
+        print(json.dumps({"path": str(asked.path), "prompt": prompt.plain(), "scores": scores}, indent=2, ensure_ascii=False))
         return
     print(f"{asked.path}: {prompt.text}\n\n{table(scores)}")
