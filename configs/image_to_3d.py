@@ -1,8 +1,8 @@
 """From a picture to an object: six views by Zero123++, lifted. A recipe for a GPU."""
 
+from rl3d.cameras import Poses
 from rl3d.priors.zero123plus import Zero123Plus
 from rl3d.recipe import Paper, Recipe
-from rl3d.cameras import Poses
 from rl3d.rewards.guards import Area, ColourEntropy, Sharpness
 from rl3d.start import Draw, Hull
 from rl3d.terms.match import Match

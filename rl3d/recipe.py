@@ -185,7 +185,9 @@ def refuse_misfit(recipe: Recipe, prompt: Prompt, prior: PriorInfo) -> None:
         return
     known = ", ".join(f"{azimuth:g}/{elevation:g}" for azimuth, elevation in prior.poses)
     if recipe.teach is not None:
-        raise ValueError(f"`teach` asks a prior about any sides, and {name} knows those of azimuth/elevation {known}: leave it out")
+        raise ValueError(
+            f"`teach` asks a prior about any sides, and {name} knows those of azimuth/elevation {known}: leave it out"
+        )
     asking = [term for term, value in recipe.terms.items() if hasattr(value, "passes")]
     if asking and not isinstance(recipe.rig, Poses):
         raise ValueError(

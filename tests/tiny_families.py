@@ -17,7 +17,14 @@ def t5(width=WIDTH):
     from transformers import T5Config, T5EncoderModel
 
     config = T5Config(
-        vocab_size=48, d_model=width, d_kv=8, d_ff=37, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu", dropout_rate=0.0
+        vocab_size=48,
+        d_model=width,
+        d_kv=8,
+        d_ff=37,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
+        dropout_rate=0.0,
     )
     return T5EncoderModel(config).eval()
 
@@ -96,7 +103,9 @@ def write_if(folder):
         time_embedding_type="positional",
     )
     rest = {"safety_checker": None, "feature_extractor": None, "watermarker": None, "requires_safety_checker": False}
-    IFPipeline(tokenizer=t5_tokenizer(), text_encoder=t5(), unet=net, scheduler=pixel_schedule(), **rest).save_pretrained(folder)
+    IFPipeline(tokenizer=t5_tokenizer(), text_encoder=t5(), unet=net, scheduler=pixel_schedule(), **rest).save_pretrained(
+        folder
+    )
 
 
 def write_flux(folder, guidance=True):
@@ -166,7 +175,10 @@ def write_zero123plus(folder):
     }
     for name, part in parts.items():
         part.save_pretrained(folder / name)
-    modules = {name: ["transformers" if "CLIP" in type(part).__name__ else "diffusers", type(part).__name__] for name, part in parts.items()}
+    modules = {
+        name: ["transformers" if "CLIP" in type(part).__name__ else "diffusers", type(part).__name__]
+        for name, part in parts.items()
+    }
     index = {"_class_name": "Zero123PlusPipeline", **modules, "ramping_coefficients": [i / 15 for i in range(16)]}
     (folder / "model_index.json").write_text(json.dumps(index))
 

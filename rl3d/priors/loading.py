@@ -41,7 +41,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype, halves: tuple[Half, ...], *,
 
     index = index_of(folder)
     how: dict[str, Any] = {name: None for name, part in index.items() if part == [None, None]} | variant_of(folder)
-    how |= dict.fromkeys((name for name in without if name in index))
+    how |= dict.fromkeys(name for name in without if name in index)
     if "safety_checker" in without:
         how["requires_safety_checker"] = False
     names = {"texts": TEXTS, "network": (*NETWORKS, "vae")}

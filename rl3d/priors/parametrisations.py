@@ -94,7 +94,8 @@ class Clock:
 class Threshold:
     """How clean pixels are kept in range: at a quantile of their own magnitudes, or at a fixed one.
 
-    Saharia et al. 2022, "Imagen", arXiv 2205.11487, sec. 2.3: strong guidance leaves the range, and clipping saturates colours.
+    Saharia et al. 2022, "Imagen", arXiv 2205.11487, as static and dynamic thresholding: strong guidance leaves the range of
+    pixels, and clipping alone saturates colours.
     """
 
     quantile: float | None

@@ -98,8 +98,9 @@ def loading(folder: Path, load: Callable[[], Any]) -> Any:
     except (OSError, KeyError, RuntimeError, ValueError, ImportError) as error:
         said = f"{type(error).__name__}: {error}"
         fix = "it needs what diffusers' save_pretrained writes, as safetensors"
-        if "sentencepiece" in said or "protobuf" in said:
-            fix = "its tokenizer is in a form that needs more: pip install 'rl3d[large]'"
+        # Tried in this order; the last one's complaint is what is heard.
+        if any(name in said for name in ("sentencepiece", "protobuf", "tiktoken")):
+            fix = "its tokenizer's file, spiece.model, needs more to be read: pip install 'rl3d[t5]'"
         raise ValueError(f"cannot load {folder} as {index_of(folder).get('_class_name')}: {said}; {fix}") from error
 
 

@@ -32,9 +32,7 @@ def read(pipe: Any, texts: list[str], device: torch.device) -> list[Read]:
 
 def read_xl(pipe: Any, texts: list[str], device: torch.device) -> list[Read]:
     """Words of two CLIPs, and the second one's pooled text; zeros for no text where the pipeline has it so."""
-    words, _, pooled, _ = pipe.encode_prompt(
-        texts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
-    )
+    words, _, pooled, _ = pipe.encode_prompt(texts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False)
     if pipe.config.force_zeros_for_empty_prompt:
         empty = torch.tensor([text == "" for text in texts], device=device)
         words, pooled = words.masked_fill(empty[:, None, None], 0), pooled.masked_fill(empty[:, None], 0)
@@ -64,9 +62,7 @@ def ask_xl(net: Any, noisy: Tensor, time: Tensor, told: Told, frame: Frame) -> T
 
 def ask_3(net: Any, noisy: Tensor, time: Tensor, told: Told, frame: Frame) -> Tensor:
     """Ask 3: a flow."""
-    return net(
-        noisy, encoder_hidden_states=told.text, pooled_projections=told.pooled, timestep=time, return_dict=False
-    )[0]
+    return net(noisy, encoder_hidden_states=told.text, pooled_projections=told.pooled, timestep=time, return_dict=False)[0]
 
 
 FIRST = Family(load, read, ask)

@@ -182,7 +182,9 @@ class Zero123PlusPrior(nn.Module):
         words, gray = torch.as_tensor(self.no_words), self._look("")[1].to(device)
         looked = [self._look(prompt.image) for prompt in prompts]
         wanted = Told(
-            torch.stack([words if whole is None else words + torch.as_tensor(self.ramp) * whole.to(device) for whole, _ in looked]),
+            torch.stack(
+                [words if whole is None else words + torch.as_tensor(self.ramp) * whole.to(device) for whole, _ in looked]
+            ),
             torch.stack([picture.to(device) for _, picture in looked]),
         )
         count = len(prompts)
