@@ -191,8 +191,8 @@ def refuse_misfit(recipe: Recipe, prompt: Prompt, prior: PriorInfo) -> None:
     asking = [term for term, value in recipe.terms.items() if hasattr(value, "passes")]
     if asking and not isinstance(recipe.rig, Poses):
         raise ValueError(
-            f"the prior {name} knows views of azimuth/elevation {known} alone, and {', '.join(asking)} would ask about those of "
-            f"{type(recipe.rig).__name__}: set the recipe's rig to rl3d.cameras.Poses"
+            f"the prior {name} knows views of azimuth/elevation {known} alone, and {', '.join(asking)} would ask about those "
+            f"of {type(recipe.rig).__name__}: set the recipe's rig to rl3d.cameras.Poses"
         )
 
 

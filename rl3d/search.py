@@ -18,7 +18,7 @@ from rl3d import optimize as single
 from rl3d.math import Level
 from rl3d.optimize import Diverged, Optimization, Report
 from rl3d.protocols import Prior, Representation, Reward, Shown, Situation, Step
-from rl3d.recipe import BestOf, Recipe
+from rl3d.recipe import BestOf, Recipe, refuse_misfit
 from rl3d.representations.gaussians import GaussianSplats
 from rl3d.rewards.base import SplatScene, together
 from rl3d.terms.rewarded import build_reward, compare
@@ -154,7 +154,8 @@ def restore(recipe: Recipe, tensors: dict[str, Tensor], plain: dict, *, device: 
     contest = _empty(recipe, recipe.search, Prompt(**plain["prompt"]), device)
     for number in plain["order"]:
         own = {k.removeprefix(f"{number}/"): x for k, x in tensors.items() if k.startswith(f"{number}/")}
-        one = single.restore(recipe, own, plain["members"][number], device=device, prior=contest.prior)
+        about = plain["members"][number] | {"prompt": plain["prompt"]}
+        one = single.restore(recipe, own, about, device=device, prior=contest.prior)
         contest.members[int(number)] = one
     contest.scores = [{int(number): value for number, value in one.items()} for one in plain["scores"]]
     return contest

@@ -132,7 +132,7 @@ class Hull:
         if situation.drawn is None:
             raise ValueError("a visual hull needs views drawn from a prior: set the recipe's `draw`, or start from a ball")
         if bool((situation.drawn.alpha >= 1).all()):
-            raise ValueError("this prior's views are opaque, so there is no hull to carve: start from a ball, and draw nothing")
+            raise ValueError("the drawn views are opaque, so there is no hull to carve: start from a ball, and draw nothing")
         points, colours = visual_hull(situation.drawn, resolution=self.resolution, agreement=self.agreement)
         if len(points) > self.limit:
             keep = torch.randperm(len(points), generator=situation.rng)[: self.limit].sort().values.to(points.device)

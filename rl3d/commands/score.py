@@ -40,7 +40,7 @@ def main(words: list[str]) -> None:
         raise ValueError(f"there is no asset {asked.path}: check the path")
     asset = load_asset(asked.path)
     prompt = Prompt(asked.prompt.strip(), asked.negative) if asked.prompt.strip() else asset.prompt
-    if prompt is None:
+    if prompt is None or not prompt.text:
         raise ValueError(f'{asked.path} does not say what it should be: add --prompt "a red mug"')
     scores = score(asset, prompt, parts, asked.device)
     if asked.json:

@@ -68,7 +68,8 @@ class Shape(NamedTuple):
 
 def shape_of_unet(config: Any) -> Shape:
     """The latents of a UNet of diffusers."""
-    return Shape(config.in_channels, config.sample_size, 2 ** (len(config.block_out_channels) - 1))
+    size = config.sample_size if isinstance(config.sample_size, int) else config.sample_size[0]
+    return Shape(config.in_channels, size, 2 ** (len(config.block_out_channels) - 1))
 
 
 def shape_of_transformer(config: Any) -> Shape:

@@ -1,6 +1,6 @@
-"""FLUX.1 dev and schnell (Black Forest Labs 2024): a flow over latents in patches of 2 x 2, which reads T5 and CLIP's pooled text.
+"""FLUX.1 dev and schnell (Black Forest Labs 2024): a flow over latents in patches of 2 x 2.
 
-The pages of these weights name no paper; what holds here is diffusers' pipeline.
+It reads words of T5 and CLIP's pooled text. The pages of these weights name no paper; what holds here is diffusers' pipeline.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rl3d.priors.stable_diffusion import load_whole
 
 
 def shape(config: Any) -> Shape:
-    """Four numbers of its input are one pixel's square of latents. No size is written down: it is trained around 1024 pixels."""
+    """A token holds a square of four latents. No size is written down: pipelines take it for 1024 pixels."""
     return Shape(config.in_channels // 4, 128, 2)
 
 

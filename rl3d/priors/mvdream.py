@@ -1,4 +1,4 @@
-"""MVDream (Shi et al. 2023): Stable Diffusion whose self-attention sees all views of an object, and which is told their cameras."""
+"""MVDream (Shi et al. 2023): Stable Diffusion that is told of cameras, and whose self-attention sees all views of an object."""
 
 from __future__ import annotations
 

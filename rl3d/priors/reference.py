@@ -1,6 +1,6 @@
 """Reference attention: a network looks at a picture, and then at its views with that picture beside them.
 
-As Zero123++ has it in its code (Shi et al. 2023, arXiv 2310.15110, "scaled reference attention"): in a first pass over the noised picture every
+As Zero123++ has it in its code (Shi et al. 2023, arXiv 2310.15110): in a first pass over the noised picture every
 self-attention keeps what it attends to; in the second one, over the views, these are further keys and values.
 """
 

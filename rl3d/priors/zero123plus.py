@@ -212,8 +212,8 @@ class Zero123PlusPrior(nn.Module):
                 return
         places = ", ".join(f"{azimuth:g}/{elevation:g}" for azimuth, elevation in self.info.poses)
         raise ValueError(
-            f"Zero123++ shows six views, at azimuths and elevations of {places} degrees, and was asked for {cameras.views} others: "
-            "take the rig rl3d.cameras.Poses with these"
+            f"Zero123++ shows six views, at azimuths and elevations of {places} degrees, and was asked for {cameras.views} "
+            "elsewhere: take the rig rl3d.cameras.Poses with these"
         )
 
     def encode(self, views: Views) -> Latents:

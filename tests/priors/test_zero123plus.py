@@ -20,6 +20,7 @@ from rl3d.recipe import load_recipe, recipe_file
 from rl3d.search import begin, optimize, restore, state
 from rl3d.start import Ball, Draw
 from rl3d.terms.distillation import Distill, Interval
+from rl3d.tutor import Teach
 from rl3d.types import Prompt, Views
 
 
@@ -243,6 +244,8 @@ def test_what_does_not_fit_is_refused_by_name_before_anything_is_drawn(folder, t
         begin(recipe_for(folder), replace(mug(folder), negative="blurry"))
     with pytest.raises(ValueError, match=r"30/20, 90/-10.*distill, interval.*RandomOrbit"):
         begin(recipe_for(folder, **DISTILS, rig=RandomOrbit(size=16)), mug(folder))
+    with pytest.raises(ValueError, match="`teach` asks a prior about any sides"):
+        begin(recipe_for(folder, teach=Teach()), mug(folder))
     write_sd(tmp_path)
     with pytest.raises(ValueError, match="reads no picture"):
         begin(recipe_for(folder, prior=Pretrained(str(tmp_path)), draw=None, start=Ball(50), terms={}), mug(folder))
