@@ -161,7 +161,7 @@ def write_zero123plus(folder):
     makers = {
         "clip": CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
         "vae": CLIPImageProcessor(
-            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, image_mean=[0.5] * 3, image_std=[0.8] * 3
+            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, image_mean=0.5, image_std=0.8
         ),
     }
     parts = {

@@ -206,7 +206,8 @@ def test_it_takes_adapters(folder):
 def recipe_for(folder, **changes):
     recipe = load_recipe(recipe_file("image_to_3d"))
     small = {"prior": value(folder), "steps": 10, "rig": Poses(size=16), "draw": Draw(steps=3, guidance=2.0)}
-    return replace(recipe, start=replace(recipe.start, resolution=16, limit=60), **(small | changes))
+    small["start"] = replace(recipe.start, resolution=16, limit=60)
+    return replace(recipe, **(small | changes))
 
 
 DISTILS = {"terms": {"distill": Distill(guidance=3.0), "interval": Interval(guidance=3.0)}, "draw": None, "start": Ball(50)}
