@@ -18,7 +18,8 @@ def cut_out(views: Views, background: float, *, tolerance: float = 0.06) -> View
     near = ((views.rgb.detach() - background).abs().amax(-1) <= tolerance).cpu().numpy()
     alpha = np.ones((*near.shape, 1), np.float32)
     for i in np.ndindex(near.shape[:2]):
-        parts, _ = ndimage.label(near[i])
+        parts = np.zeros(near.shape[2:], int)
+        ndimage.label(near[i], output=parts)
         edge = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
         alpha[i][np.isin(parts, edge[edge > 0])] = 0.0
     cut = torch.from_numpy(alpha).to(views.rgb)

@@ -38,7 +38,8 @@ def read_picture(path: str | Path) -> Any:
             found = ImageOps.exif_transpose(file).convert("RGBA")
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot read {path} as a picture ({error}): give a PNG, JPEG or WebP file") from None
-    box, opaque = found.getchannel("A").getbbox(), found.getextrema()[3][0] == 255
+    alpha = found.getchannel("A")
+    box, opaque = alpha.getbbox(), alpha.getextrema() == (255, 255)
     if box is None:
         raise ValueError(f"{path} is wholly transparent: there is nothing to see")
     shown = found if opaque else found.crop(box)

@@ -109,9 +109,9 @@ class _Parts(NamedTuple):
         ramp = torch.tensor(index_of(folder)["ramping_coefficients"], dtype=torch.float32)[:, None]
         if len(ramp) != count:
             raise ValueError(f"{len(ramp)} ramping_coefficients for texts of {count} words")
-        makers = (CLIPImageProcessor.from_pretrained(folder / f"feature_extractor_{name}") for name in ("clip", "vae"))
+        for_eye, for_vae = (CLIPImageProcessor.from_pretrained(folder / f"feature_extractor_{x}") for x in ("clip", "vae"))
         clock = Clock(EulerAncestralDiscreteScheduler.from_pretrained(folder / "scheduler").config)  # pyright: ignore
-        return cls(unet, vae, eye, *makers, no_words, ramp, clock)
+        return cls(unet, vae, eye, for_eye, for_vae, no_words, ramp, clock)
 
 
 class Told(NamedTuple):
@@ -144,7 +144,7 @@ class Zero123PlusPrior(nn.Module):
         self._makers = parts.for_eye, parts.for_vae
         self.register_buffer("no_words", parts.no_words)
         self.register_buffer("ramp", parts.ramp)
-        self._seen: dict[str, tuple[Tensor, Tensor]] = {}
+        self._seen: dict[str, tuple[Tensor | None, Tensor]] = {}
         look_at_references(self.net)
         if value.low_memory:
             self.vae.enable_slicing()
