@@ -1,6 +1,6 @@
 """FLUX.1 dev and schnell (Black Forest Labs 2024): a flow over latents in patches of 2 x 2.
 
-It reads words of T5 and CLIP's pooled text. The pages of these weights name no paper; what holds here is diffusers' pipeline.
+It reads words of T5 and CLIP's pooled text. No paper was followed: what holds here is diffusers' pipeline.
 """
 
 from __future__ import annotations
