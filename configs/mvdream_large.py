@@ -1,7 +1,7 @@
 """MVDream with its own weights: a recipe for a GPU."""
 
 from rl3d.cameras import RandomOrbit
-from rl3d.priors.stable_diffusion import StableDiffusion
+from rl3d.priors.pretrained import Pretrained
 from rl3d.recipe import Paper, Recipe
 from rl3d.start import Ball
 from rl3d.terms.distillation import Distill
@@ -9,7 +9,7 @@ from rl3d.terms.regularise import Solid
 
 recipe = Recipe(
     about="score distillation from MVDream's own weights, from a gray ball; for a GPU",
-    prior=StableDiffusion("mvdream", dtype="float16"),
+    prior=Pretrained("mvdream", dtype="float16"),
     draw=None,
     start=Ball(4000),
     rig=RandomOrbit(elevation_max_deg=30.0, distance=3.2, size=256),

@@ -51,7 +51,7 @@ def load_asset(path: str | Path) -> Asset:
     """
     path = Path(path)
     if path.is_dir():
-        prompt, made = Prompt(**Run(path).about["prompt"]), path / "asset.ply"
+        prompt, made = Run(path).prompt, path / "asset.ply"
         if not made.is_file():
             raise ValueError(f"{path} holds no asset.ply yet: finish the run with `rl3d resume {path}`")
         splats = read_ply(made)

@@ -84,7 +84,33 @@ class RandomOrbit:
         return Orbit(self.views, elevation, start * 360, self.distance, self.fov_y_deg, self.size).cameras()
 
 
-Rig = Orbit | RandomOrbit
+@dataclass(frozen=True)
+class Poses:
+    """Fixed cameras, each in a place of its own: for priors that know no others (``PriorInfo.poses``).
+
+    The defaults are those of Zero123++ 1.2.
+    """
+
+    azimuths_deg: tuple[float, ...] = (30.0, 90.0, 150.0, 210.0, 270.0, 330.0)
+    elevations_deg: tuple[float, ...] = (20.0, -10.0, 20.0, -10.0, 20.0, -10.0)
+    distance: float = 3.73
+    fov_y_deg: float = 30.0
+    size: int = 64
+    """Width and height in pixels."""
+
+    def __post_init__(self):
+        if not self.azimuths_deg or len(self.azimuths_deg) != len(self.elevations_deg):
+            got = f"{len(self.azimuths_deg)} azimuths and {len(self.elevations_deg)} elevations"
+            raise ValueError(f"poses need an azimuth and an elevation for each camera, and at least one; got {got}")
+
+    def cameras(self, rng: torch.Generator | None = None) -> Cameras:
+        """The same cameras each time; ``rng`` is not used."""
+        azimuths, elevations = torch.tensor([self.azimuths_deg]), torch.tensor([self.elevations_deg])
+        how = {"distance": self.distance, "fov_y_deg": self.fov_y_deg, "width": self.size, "height": self.size}
+        return look_at_origin(azimuths, elevations, **how)  # pyright: ignore[reportArgumentType]
+
+
+Rig = Orbit | RandomOrbit | Poses
 
 
 def evaluation_cameras(size: int = 128) -> Cameras:

@@ -169,7 +169,7 @@ class PromptStatistics(nn.Module):
 
 
 def _key(reward: str, prompt: Prompt) -> str:
-    return f"{reward}\n{prompt.text}\n{prompt.negative}"
+    return "\n".join((reward, *prompt.plain().values()))
 
 
 def clipped_surrogate(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,7 +28,7 @@ from rl3d.protocols import Representation, Shown
 from rl3d.recipe import Recipe, describe
 from rl3d.record import Alert, Log, LogName, Watcher, first_alert, line, open_log, value_of
 from rl3d.rewards.base import SplatScene
-from rl3d.run import Run, circumstances
+from rl3d.run import IMAGE, Run, circumstances
 from rl3d.search import Contest, advance, begin, restore, state
 from rl3d.snapshot import is_kept, saved_steps, scene_path, write_snapshot
 from rl3d.tutor import LEARNS
@@ -52,13 +53,20 @@ class Request:
         return all(about.get(key) == value for key, value in self.plain().items())
 
     def plain(self) -> dict:
-        return {"prompt": vars(self.prompt), "recipe": self.recipe, "arguments": list(self.arguments), "seed": self.seed}
+        found: dict[str, Any] = {"prompt": self.prompt.plain()}
+        if self.prompt.image:
+            # What the picture shows matters, and not where it lies.
+            path = Path(self.prompt.image)
+            found["prompt"]["image"], found["image_sha256"] = path.name, hashlib.sha256(path.read_bytes()).hexdigest()
+        return {**found, "recipe": self.recipe, "arguments": list(self.arguments), "seed": self.seed}
 
 
 def create(run: Run, request: Request, recipe: Recipe, source: Path) -> None:
     """Make the folder of a new run: the request, the recipe as written and as resolved, and what the bytes depend on."""
     written = source.read_bytes()
     write_whole(run.folder / "recipe.py", written)
+    if request.prompt.image:
+        write_whole(run.folder / IMAGE, Path(request.prompt.image).read_bytes())
     run.write_json("recipe.json", describe(recipe))
     digest = hashlib.sha256(written).hexdigest()
     run.write_json("run.json", {**request.plain(), "recipe_sha256": digest, "depends_on": circumstances()})
@@ -77,16 +85,16 @@ def produce(
 
     Leaving early (an exception, Ctrl-C, a wish to stop) saves a checkpoint first, so that nothing is lost.
     """
-    about, clock, idle = run.about, time.monotonic(), 0.0
+    about, prompt, clock, idle = run.about, run.prompt, time.monotonic(), 0.0
     control = control or Control(run)
     saved = run.load()
     before = saved[1]["seconds"] if saved else 0.0
     if saved:
-        o = restore(recipe, *saved, device=device)
+        o = restore(recipe, saved[0], saved[1] | {"prompt": prompt.plain()}, device=device)
         run.cut_metrics(o.step)
     else:
         (run.folder / "metrics.jsonl").unlink(missing_ok=True)
-        o = begin(recipe, Prompt(**about["prompt"]), seed=about["seed"], device=device)
+        o = begin(recipe, prompt, seed=about["seed"], device=device)
 
     def seconds() -> float:
         return before + time.monotonic() - clock - idle
@@ -98,7 +106,7 @@ def produce(
     if not saved:
         save()
     last = o.step
-    watcher = Watcher(recipe, Prompt(**about["prompt"]), device)
+    watcher = Watcher(recipe, prompt, device)
     looks = [record for record in run.metrics() if "guards" in record]
     alert = first_alert(recipe, looks)
     opened: list[Log] = []
@@ -144,7 +152,7 @@ def produce(
         earlier = run.load(_state_of(alert.since))
         if earlier is None:
             raise ValueError(f"{run.folder / _state_of(alert.since)} is missing, to which this run goes back: start it anew")
-        o = restore(recipe, *earlier, device=device)
+        o = restore(recipe, earlier[0], earlier[1] | {"prompt": prompt.plain()}, device=device)
     if o.step not in saved_steps(run):
         write_snapshot(scene_path(run, o.step), o.scene, o.step)
     finish(run, o, seconds, alert, changed=control.changed)
@@ -203,7 +211,7 @@ def finish(
     if changed:
         notes.append(f"weights were changed {changed} times on the way (control.jsonl): the recipe alone gives another object")
     try:
-        write_mesh(run.folder / "mesh.glb", to_mesh(look, QUICK), name=o.prompt.text)
+        write_mesh(run.folder / "mesh.glb", to_mesh(look, QUICK), name=run.title)
     except ValueError as error:
         notes.append(f"no mesh: {error}")
     if isinstance(o, Optimization) and o.tutor is not None:
@@ -211,7 +219,7 @@ def finish(
         notes.append(f"the taught prior: --prior.lora {run.folder / 'lora'}")
     scores = judge(o.recipe, o.prompt, look, splats, o.scene.device)
     summary = {
-        "prompt": o.prompt.text,
+        "prompt": run.title,
         "scores": scores,
         "gaussians": len(splats),
         "steps": o.step,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rl3d.protocols import Heard, Prior, Representation, Signal, Situation, Step, Term
-from rl3d.recipe import Recipe
+from rl3d.recipe import Recipe, refuse_misfit
 from rl3d.tutor import Tutor, guided
 from rl3d.types import Cameras, Prompt, Views
 
@@ -82,6 +82,8 @@ def begin(recipe: Recipe, prompt: Prompt, *, seed: int = 0, device: str = "cpu")
     rng = torch.Generator().manual_seed(seed)
     where = torch.device(device)
     prior = recipe.prior.build(where) if recipe.prior else None
+    if prior is not None:
+        refuse_misfit(recipe, prompt, prior.info)
     drawn = None
     if recipe.draw is not None:
         if prior is None:
@@ -280,7 +282,7 @@ def state(o: Optimization) -> tuple[dict[str, Tensor], dict]:
         cameras = o.drawn.cameras
         tensors |= {"drawn.rgba": o.drawn.rgba, "drawn.pose": cameras.cam_from_world, "drawn.intrinsics": cameras.intrinsics}
     tensors["rng"] = o.rng.get_state()
-    plain = {"step": o.step, "skipped": o.skipped, "skipped_in_a_row": o.skipped_in_a_row, "prompt": vars(o.prompt)}
+    plain = {"step": o.step, "skipped": o.skipped, "skipped_in_a_row": o.skipped_in_a_row, "prompt": o.prompt.plain()}
     return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, json.loads(json.dumps(plain))
 
 

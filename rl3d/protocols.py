@@ -72,6 +72,14 @@ class PriorInfo:
     alpha: bool
     """Whether its views carry alpha, so that a background need not be invented."""
     negative_prompts: bool
+    text: bool = True
+    """Whether it reads what prompts say; if not, it goes by their pictures alone."""
+    image: bool = False
+    """Whether it needs a picture of each prompt."""
+    poses: tuple[tuple[float, float], ...] = ()
+    """Azimuths and elevations in degrees of the only views that it predicts, in their order; empty if it is free."""
+    background: float | None = None
+    """The gray that it draws around objects, where that is known and there is no alpha."""
 
 
 @runtime_checkable

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from rl3d.cameras import Orbit, RandomOrbit, Rig
+from rl3d.cameras import Orbit, Poses, RandomOrbit, Rig
 from rl3d.cards import CARDS
 from rl3d.hub import cached
 from rl3d.priors.embedded import Embedded
-from rl3d.priors.stable_diffusion import StableDiffusion
-from rl3d.protocols import RewardPart, Term
+from rl3d.priors.pictures import refuse_image
+from rl3d.priors.pretrained import Pretrained
+from rl3d.priors.zero123plus import Zero123Plus
+from rl3d.protocols import PriorInfo, RewardPart, Term
 from rl3d.representations.densify import Prune
 from rl3d.representations.gaussians import Gaussians
 from rl3d.representations.nerf import Nerf
@@ -24,6 +26,7 @@ from rl3d.rewards.guards import Area, ColourEntropy, Sharpness
 from rl3d.start import Draw, FromFile, Hull, Start
 from rl3d.terms.match import Match
 from rl3d.tutor import Teach
+from rl3d.types import Prompt
 
 T = TypeVar("T")
 
@@ -116,7 +119,7 @@ class Recipe:
     """The signals, by name."""
     about: str = ""
     """One line for people: what it does, the paper it follows, its departures."""
-    prior: Embedded | StableDiffusion | None = field(default_factory=Embedded)
+    prior: Embedded | Pretrained | Zero123Plus | None = field(default_factory=Embedded)
     draw: Draw | None = field(default_factory=Draw)
     """Views to draw from the prior before the first step."""
     start: Start = field(default_factory=Hull)
@@ -163,6 +166,34 @@ class Recipe:
             raise ValueError("the LoRA that `teach` leaves would lack what --prior.lora added: save the two as one prior first")
         if self.search is not None and self.draw is None:
             raise ValueError("scenes of a search differ by their drawn views: set the recipe's `draw`, or leave out `search`")
+
+
+def refuse_misfit(recipe: Recipe, prompt: Prompt, prior: PriorInfo) -> None:
+    """Refuse a prompt that a prior cannot go by, or terms that would ask it what it does not know, before anything is drawn.
+
+    Raises:
+        ValueError: with what to change.
+    """
+    name = getattr(recipe.prior, "folder", type(recipe.prior).__name__)
+    if prior.image != bool(prompt.image):
+        if prior.image:
+            raise ValueError(f"the prior {name} goes by a picture: give one with --image FILE")
+        refuse_image(prompt, name)
+    if prompt.negative and not prior.negative_prompts:
+        raise ValueError(f"the prior {name} takes no negative prompt, got {prompt.negative!r}: leave it out")
+    if not prior.poses:
+        return
+    known = ", ".join(f"{azimuth:g}/{elevation:g}" for azimuth, elevation in prior.poses)
+    if recipe.teach is not None:
+        raise ValueError(
+            f"`teach` asks a prior about any sides, and {name} knows those of azimuth/elevation {known}: leave it out"
+        )
+    asking = [term for term, value in recipe.terms.items() if hasattr(value, "passes")]
+    if asking and not isinstance(recipe.rig, Poses):
+        raise ValueError(
+            f"the prior {name} knows views of azimuth/elevation {known} alone, and {', '.join(asking)} would ask about those "
+            f"of {type(recipe.rig).__name__}: set the recipe's rig to rl3d.cameras.Poses"
+        )
 
 
 KEEP = 0.6

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,8 +19,12 @@ import torch
 from torch import Tensor
 
 from rl3d.files import append_record, read_records, read_tensors, tensor_bytes, write_whole
+from rl3d.types import Prompt
 
 CHECKPOINT = "checkpoint.safetensors"
+
+IMAGE = "image"
+"""A copy of the prompt's picture, in whatever format it has: a run goes on wherever its folder lies."""
 
 LOCK_SECONDS = 1.0
 """A folder that could not be locked for so long is in use."""
@@ -52,6 +56,18 @@ class Run:
             ) from None
         except json.JSONDecodeError as error:
             raise ValueError(f"{self.folder / 'run.json'} is damaged ({error}); start the run anew") from None
+
+    @property
+    def prompt(self) -> Prompt:
+        """What was asked for; its picture is the run's own copy."""
+        asked = Prompt(**self.about["prompt"])
+        return replace(asked, image=str(self.folder / IMAGE)) if asked.image else asked
+
+    @property
+    def title(self) -> str:
+        """What to call what was asked for: its text, or the name of its picture."""
+        asked = self.about["prompt"]
+        return asked["text"] or Path(asked.get("image", "")).stem
 
     @property
     def summary(self) -> dict[str, Any] | None:

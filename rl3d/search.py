@@ -18,7 +18,7 @@ from rl3d import optimize as single
 from rl3d.math import Level
 from rl3d.optimize import Diverged, Optimization, Report
 from rl3d.protocols import Prior, Representation, Reward, Shown, Situation, Step
-from rl3d.recipe import BestOf, Recipe
+from rl3d.recipe import BestOf, Recipe, refuse_misfit
 from rl3d.representations.gaussians import GaussianSplats
 from rl3d.rewards.base import SplatScene, together
 from rl3d.terms.rewarded import build_reward, compare
@@ -68,6 +68,7 @@ def begin(recipe: Recipe, prompt: Prompt, *, seed: int = 0, device: str = "cpu")
     assert recipe.draw is not None
     assert recipe.prior is not None
     where, contest = torch.device(device), _empty(recipe, recipe.search, prompt, device)
+    refuse_misfit(recipe, prompt, contest.prior.info)
     drawn = recipe.draw.draw_sets(prompt, contest.prior, torch.Generator().manual_seed(seed), where, recipe.search.seeds)
     for number, views in enumerate(drawn):
         rng = torch.Generator().manual_seed(seed)
@@ -141,7 +142,7 @@ def state(o: Optimization | Contest) -> tuple[dict[str, Tensor], dict]:
     for number, one in o.members.items():
         own, members[str(number)] = single.state(one)
         tensors |= {f"{number}/{name}": x for name, x in own.items()}
-    plain = {"step": o.step, "skipped": o.skipped, "prompt": vars(o.prompt), "members": members}
+    plain = {"step": o.step, "skipped": o.skipped, "prompt": o.prompt.plain(), "members": members}
     scores = [{str(number): value for number, value in one.items()} for one in o.scores]
     return tensors, plain | {"order": list(members), "scores": scores}
 
@@ -153,7 +154,8 @@ def restore(recipe: Recipe, tensors: dict[str, Tensor], plain: dict, *, device: 
     contest = _empty(recipe, recipe.search, Prompt(**plain["prompt"]), device)
     for number in plain["order"]:
         own = {k.removeprefix(f"{number}/"): x for k, x in tensors.items() if k.startswith(f"{number}/")}
-        one = single.restore(recipe, own, plain["members"][number], device=device, prior=contest.prior)
+        about = plain["members"][number] | {"prompt": plain["prompt"]}
+        one = single.restore(recipe, own, about, device=device, prior=contest.prior)
         contest.members[int(number)] = one
     contest.scores = [{int(number): value for number, value in one.items()} for one in plain["scores"]]
     return contest

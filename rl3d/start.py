@@ -11,13 +11,14 @@ import numpy as np
 import torch
 import trimesh
 
-from rl3d.cameras import Orbit
+from rl3d.cameras import Orbit, Poses
 from rl3d.export.meshes.reading import MESHES, holds_mesh, read_mesh
 from rl3d.export.splats.files import read_splats, splat_kind
 from rl3d.geometry.hull import visual_hull
+from rl3d.geometry.matte import cut_out
 from rl3d.geometry.points import ball, from_points
 from rl3d.priors.sampling import Climb, sample_best, sample_views
-from rl3d.protocols import Prior, Situation
+from rl3d.protocols import Prior, PriorInfo, Situation
 from rl3d.render.textured import colours_of
 from rl3d.rewards.clip import Clip
 from rl3d.types import Cameras, Prompt, Splats, Views
@@ -25,7 +26,11 @@ from rl3d.types import Cameras, Prompt, Splats, Views
 
 @dataclass(frozen=True)
 class Draw:
-    """Views drawn jointly from the prior, on one or more rings around the object."""
+    """Views drawn jointly from the prior, on one or more rings around the object.
+
+    A prior that knows certain places alone draws those, whatever the rings; and where it is known to draw a gray around
+    objects, these are cut out of it.
+    """
 
     views: int = 4
     """Views on each ring; they are drawn jointly over all rings."""
@@ -62,18 +67,7 @@ class Draw:
 
     def draw_sets(self, prompt: Prompt, prior: Prior, rng: torch.Generator, device: torch.device, count: int) -> list[Views]:
         """Draw several sets in one batch, each the best of its own candidates."""
-        half = 180 / self.views
-        info = prior.info
-        rings = [
-            Orbit(self.views, e, half * (i % 2), info.distance, info.fov_y_deg, info.size).cameras()
-            for i, e in enumerate(self.elevations_deg)
-        ]
-        cameras = Cameras(
-            torch.cat([r.cam_from_world for r in rings], 1).to(device),
-            torch.cat([r.intrinsics for r in rings], 1).to(device),
-            info.size,
-            info.size,
-        )
+        cameras = self._cameras(prior.info).to(device)
         prompts = [prompt] * count
         options: dict[str, Any] = {"steps": self.steps, "guidance": self.guidance, "rescale": self.rescale}
         options |= {"guided": self.guided, "rng": rng}
@@ -85,7 +79,21 @@ class Draw:
         else:
             more: dict[str, Any] = {"candidates": self.candidates, "after": self.chosen_after}
             views = sample_best(prior, prompts, cameras, lambda *shown: chooser.score(*shown).value, **more, **options)
+        if prior.info.background is not None:
+            views = cut_out(views, prior.info.background)
         return [views.sample(i) for i in range(count)]
+
+    def _cameras(self, info: PriorInfo) -> Cameras:
+        if info.poses:
+            azimuths, elevations = zip(*info.poses, strict=True)
+            return Poses(azimuths, elevations, info.distance, info.fov_y_deg, info.size).cameras()
+        half = 180 / self.views
+        rings = [
+            Orbit(self.views, e, half * (i % 2), info.distance, info.fov_y_deg, info.size).cameras()
+            for i, e in enumerate(self.elevations_deg)
+        ]
+        poses, intrinsics = (torch.cat([getattr(r, name) for r in rings], 1) for name in ("cam_from_world", "intrinsics"))
+        return Cameras(poses, intrinsics, info.size, info.size)
 
     @property
     def passes(self) -> float:
@@ -123,8 +131,8 @@ class Hull:
     def build(self, situation: Situation) -> Splats:
         if situation.drawn is None:
             raise ValueError("a visual hull needs views drawn from a prior: set the recipe's `draw`, or start from a ball")
-        if situation.prior is not None and not situation.prior.info.alpha:
-            raise ValueError("this prior's views are opaque, so there is no hull to carve: start from a ball, and draw nothing")
+        if bool((situation.drawn.alpha >= 1).all()):
+            raise ValueError("the drawn views are opaque, so there is no hull to carve: start from a ball, and draw nothing")
         points, colours = visual_hull(situation.drawn, resolution=self.resolution, agreement=self.agreement)
         if len(points) > self.limit:
             keep = torch.randperm(len(points), generator=situation.rng)[: self.limit].sort().values.to(points.device)

@@ -135,7 +135,7 @@ def open_source(path: Path) -> Source:
 
 def _from_run(run: Run) -> Source:
     about, summary = run.about, run.summary
-    named: dict[str, Any] = {"folder": run.folder, "name": run.folder.resolve().name, "title": about["prompt"]["text"]}
+    named: dict[str, Any] = {"folder": run.folder, "name": run.folder.resolve().name, "title": run.title}
     facts = {"Recipe": about["recipe"], "Seed": str(about["seed"])}
     if summary is None:
         now = read_checkpoint(run)

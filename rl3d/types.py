@@ -25,13 +25,22 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is asked for.
+    """What is asked for: in words, by a picture, or both.
 
     ``negative`` is what is not wanted; a prior without negative prompts refuses one that is not empty.
     """
 
     text: str
     negative: str = ""
+    image: str = ""
+    """The path of a picture of it, seen from the front; a prior that reads no pictures refuses one, and one that needs it asks
+    for it.
+    """
+
+    def plain(self) -> dict[str, str]:
+        """As JSON holds it: the picture only where there is one."""
+        found = {"text": self.text, "negative": self.negative}
+        return found | {"image": self.image} if self.image else found
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from rl3d.terms.subspace import Evolve
 from rl3d.types import Prompt
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-LARGE = {"mvdream_large"}
-"""Their weights do not ship: tests/priors/test_stable_diffusion.py runs them with small ones."""
+LARGE = {"mvdream_large", "image_to_3d"}
+"""Their weights do not ship: tests/family_checks.py and tests/priors/test_zero123plus.py run them with small ones."""
 NAMES = sorted({p.stem for p in CONFIGS.glob("[!_]*.py")} - LARGE)
 PUBLISHED = {"sds", "mvdream", "dreamreward", "dreamdpo", "rewardsds", "group_sds", "prolificdreamer", "luciddreamer"}
 OWN = {"stable_object", "verified", "best_of_n", "my_reward"}

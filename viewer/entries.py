@@ -61,7 +61,7 @@ def entry(path: Path) -> Entry:
         raise ValueError(f"{path} is not a run: name a folder that `rl3d generate` made")
     try:
         about, summary = Run(path).about, Run(path).summary
-        text, recipe, seed = str(about["prompt"]["text"]), str(about["recipe"]), int(about["seed"])
+        text, recipe, seed = str(Run(path).title), str(about["recipe"]), int(about["seed"])
         scores = {name: float(x) for name, x in (summary or {"scores": {}})["scores"].items() if x is not None}
         note = " ".join((summary or {"notes": []})["notes"])
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:

@@ -25,6 +25,7 @@ from rl3d.record import LogName, check_logs
 from rl3d.run import Run, circumstances, short_name
 from rl3d.scene import read_prompts
 from rl3d.start import FromFile
+from rl3d.types import Prompt
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class Generate:
     """"cpu", or "cuda" where there is a GPU."""
     allow_unknown: bool = False
     """Go on although the prior does not know some words."""
+    image: Path | None = None
+    """A picture of the object from its front, for a prior that goes by one; the recipe is then image_to_3d unless another is
+    named, and no prompt is needed. Cut out it is best; an opaque one should show little else."""
     init: str = ""
     """An asset to improve or edit: a splat .ply, or a .glb, .gltf or .obj mesh. Nothing is drawn or matched then."""
     tensorboard: bool = False
@@ -61,12 +65,13 @@ BESIDE_FLAGS = ("--tensorboard", "--no-tensorboard", "--wandb", "--no-wandb", "-
 
 def main(words: list[str]) -> None:
     """Make objects from prompts, each in a run's folder of its own."""
-    source = recipe_file(value_of(words, "--recipe", "default"))
+    usual = "image_to_3d" if value_of(words, "--image", "") else "default"
+    source = recipe_file(value_of(words, "--recipe", usual))
     if "--dry-run" in words and not any(word.split("=")[0] == "--recipe" for word in words):
         print("\n\n".join(f"{path.stem}\n{comparison(load_recipe(path))}" for path in recipe_files()))
         return
     plain = recipe_with(source, value_of(words, "--init", ""))
-    asked = tyro.cli(Generate, args=words, prog="rl3d generate", default=Generate((), plain))
+    asked = tyro.cli(Generate, args=words, prog="rl3d generate", default=Generate((), plain, usual))
     recipe = asked.settings
     if asked.dry_run:
         print(comparison(recipe))
@@ -75,7 +80,13 @@ def main(words: list[str]) -> None:
         recipe.start.check()
     if asked.allow_unknown and isinstance(recipe.prior, Embedded):
         recipe = replace(recipe, prior=replace(recipe.prior, allow_unknown=True))
-    prompts = read_prompts(asked.prompts)
+    prompts = read_prompts(asked.prompts) or ([Prompt("")] if asked.image else [])
+    if asked.image:
+        prompts = [replace(prompts[0], image=str(asked.image))]
+        if len(asked.prompts) > 1:
+            raise ValueError(f"one picture shows one object: give one prompt or none, got {len(asked.prompts)}")
+        if recipe.prior is None:
+            raise ValueError(f"the recipe {asked.recipe} has no prior that could look at {asked.image}: take image_to_3d")
     if not prompts:
         raise ValueError('say what to make, for example: rl3d generate "a red mug"')
     if recipe.prior is not None:
@@ -83,7 +94,7 @@ def main(words: list[str]) -> None:
             recipe.prior.check(prompt)
     logs = logs_of(asked.tensorboard, asked.wandb)
     own = [word for word in words if word not in BESIDE_FLAGS]
-    changed = without(own, {"--recipe", "--out", "--seed", "--device"}, set(asked.prompts))
+    changed = without(own, {"--recipe", "--out", "--seed", "--device", "--image"}, set(asked.prompts))
     several, console = len(prompts) > 1, Console(stderr=True)
     with ExitStack() as beside:
         for i, prompt in enumerate(prompts):
@@ -104,12 +115,13 @@ def folder_for(request: Request, out: Path | None, *, several: bool) -> Run:
         ValueError: if that is taken by something else.
     """
     if out is None or several:
-        return find_run(out or Path("runs"), short_name(request.prompt.text), request)
+        named = request.prompt.text or Path(request.prompt.image).stem
+        return find_run(out or Path("runs"), short_name(named), request)
     run = Run(out)
     if run.folder.exists() and not run.folder.is_dir():
         raise ValueError(f"{run.folder} is a file: name a folder")
     if (run.folder / "run.json").is_file() and not request.matches(run.about):
-        raise ValueError(f"{run.folder} holds another run ({run.about['prompt']['text']!r}): choose another --out")
+        raise ValueError(f"{run.folder} holds another run ({run.title!r}): choose another --out")
     return run
 
 
@@ -148,7 +160,7 @@ def show(
 ) -> None:
     """Do a run with a live progress bar."""
     console = console or Console(stderr=True)
-    text = run.about["prompt"]["text"]
+    text = run.title
     if summary := run.summary:
         console.print(f"{prefix}[bold]{text}[/bold]: done before, in {run.folder}", highlight=False)
         _print_summary(console, run, summary)

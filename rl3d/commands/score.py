@@ -40,13 +40,13 @@ def main(words: list[str]) -> None:
         raise ValueError(f"there is no asset {asked.path}: check the path")
     asset = load_asset(asked.path)
     prompt = Prompt(asked.prompt.strip(), asked.negative) if asked.prompt.strip() else asset.prompt
-    if prompt is None:
+    if prompt is None or not prompt.text:
         raise ValueError(f'{asked.path} does not say what it should be: add --prompt "a red mug"')
     scores = score(asset, prompt, parts, asked.device)
     if asked.json:
         # Without bounds there is no number that JSON could hold.
         for told in scores.values():
             told["range"] = [x if math.isfinite(x) else None for x in told["range"]]
-        print(json.dumps({"path": str(asked.path), "prompt": vars(prompt), "scores": scores}, indent=2, ensure_ascii=False))
+        print(json.dumps({"path": str(asked.path), "prompt": prompt.plain(), "scores": scores}, indent=2, ensure_ascii=False))
         return
     print(f"{asked.path}: {prompt.text}\n\n{table(scores)}")

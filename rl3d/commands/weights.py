@@ -58,8 +58,8 @@ def main(words: list[str]) -> None:
 def _list() -> None:
     for name, card in CARDS.items():
         here = "here" if cached(name) is not None else f"{card.gigabytes:g} GB"
-        print(f"{name:12} {here:>8}  {card.about}")
-        print(f"{'':23}{card.licence}{' (gated)' if card.gated else ''}; {', '.join(s.split('@')[0] for s in card.sources)}")
+        print(f"{name:16} {here:>8}  {card.about}")
+        print(f"{'':27}{card.licence}{' (gated)' if card.gated else ''}; {', '.join(s.split('@')[0] for s in card.sources)}")
 
 
 def _get(names: tuple[str, ...]) -> None:

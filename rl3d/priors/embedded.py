@@ -18,6 +18,7 @@ from rl3d.hub import find_model
 from rl3d.math import Level
 from rl3d.priors.lora_files import lora_file, merge_lora
 from rl3d.priors.multiview import MultiviewTransformer
+from rl3d.priors.pictures import refuse_image
 from rl3d.priors.sampling import guide
 from rl3d.priors.words import Tokenizer
 from rl3d.protocols import PriorInfo
@@ -62,6 +63,7 @@ class Embedded:
 
     def check(self, prompt: Prompt) -> None:
         """Refuse a prompt that it cannot read (``ValueError``), without loading the network."""
+        refuse_image(prompt, self.folder)
         if self.lora:
             lora_file(self.lora)
         tokenizer = Tokenizer.load(find_model(self.folder) / "tokenizer")

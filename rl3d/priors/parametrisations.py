@@ -6,6 +6,13 @@ differentiable.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -54,3 +61,58 @@ def flow_from_clean(noisy: Latents, clean: Latents, level: Level) -> Latents:
 def add_noise(clean: Latents, noise: Latents, level: Level) -> Latents:
     """Noise clean latents to a level."""
     return level.alpha * clean + level.sigma * noise
+
+
+CLEAN: dict[str, Callable[[Latents, Latents, Level], Latents]] = {
+    "epsilon": clean_from_noise,
+    "v_prediction": clean_from_velocity,
+    "sample": lambda noisy, clean, level: clean.float(),
+}
+"""By what schedulers of diffusers call a prediction."""
+
+
+class Clock:
+    """When a network of discrete steps was trained at which level, as a scheduler of diffusers says it."""
+
+    def __init__(self, config: Any):
+        from diffusers import DDIMScheduler
+
+        self.predicts: str = config.prediction_type
+        """One of :data:`CLEAN`."""
+        if self.predicts not in CLEAN:
+            raise ValueError(f"its scheduler says prediction_type {self.predicts!r}; known are {', '.join(CLEAN)}")
+        clean = DDIMScheduler.from_config(config).alphas_cumprod.double().clamp(1e-12, 1 - 1e-12).numpy()
+        self._log_snr = np.log(clean / (1 - clean)) / 2
+
+    def time_of(self, level: Level) -> float:
+        """The step at a level, between two of them if need be."""
+        log_snr = math.log(max(level.alpha, 1e-6) / max(level.sigma, 1e-6))
+        return float(np.interp(-log_snr, -self._log_snr, np.arange(len(self._log_snr))))
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """How clean pixels are kept in range: at a quantile of their own magnitudes, or at a fixed one.
+
+    Saharia et al. 2022, "Imagen", arXiv 2205.11487, as static and dynamic thresholding: strong guidance leaves the range of
+    pixels, and clipping alone saturates colours.
+    """
+
+    quantile: float | None
+    """Of each picture's magnitudes; None cuts at ``most``."""
+    most: float
+    """The quantile counts up to this; below 1 it counts as 1."""
+
+    @classmethod
+    def of(cls, config: Any) -> Threshold | None:
+        """What a scheduler of diffusers does; None if nothing."""
+        if config.get("thresholding"):
+            return cls(config.dynamic_thresholding_ratio, config.sample_max_value)
+        return cls(None, config.get("clip_sample_range", 1.0)) if config.get("clip_sample") else None
+
+    def __call__(self, clean: Latents) -> Latents:
+        """Clean pixels in range: in [-1, 1], or in [-most, most] where no quantile is taken."""
+        if self.quantile is None:
+            return clean.clamp(-self.most, self.most)
+        at = clean.flatten(2).abs().quantile(self.quantile, dim=2).clamp(1, self.most)[..., None, None, None]
+        return torch.minimum(torch.maximum(clean, -at), at) / at

@@ -86,7 +86,8 @@ def predict(
     if perp_neg == 0 or not prompt.negative:
         condition = prior.embed([prompt] * k, cameras)
         return prior.predict(noisy, level, condition, guidance=guidance, rescale=rescale)
-    said = [Prompt(text) for text in ("", prompt.text, prompt.negative) for _ in range(k)]
+    asked = Prompt(""), Prompt(prompt.text, image=prompt.image), Prompt(prompt.negative, image=prompt.image)
+    said = [one for one in asked for _ in range(k)]
     all_three = prior.predict(noisy.repeat(3, 1, 1, 1, 1), level, prior.embed(said, cameras))
     plain, wanted, unwanted = all_three.chunk(3)
     return guide(wanted - perp_neg * perpendicular(unwanted - plain, wanted - plain), plain, guidance, rescale)
