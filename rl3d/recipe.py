@@ -196,6 +196,13 @@ def refuse_misfit(recipe: Recipe, prompt: Prompt, prior: PriorInfo) -> None:
         )
 
 
+def thriftier(recipe: Recipe) -> Recipe | None:
+    """The recipe with what makes the same of it in less memory and more time; None if it does that already, or has no such."""
+    if getattr(recipe.prior, "low_memory", True):
+        return None
+    return dataclasses.replace(recipe, prior=dataclasses.replace(recipe.prior, low_memory=True))  # pyright: ignore
+
+
 KEEP = 0.6
 """The highest noise time at which an asset that there is already can be told from another."""
 

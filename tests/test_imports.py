@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = [
-    {"cards", "files", "hub", "math", "team", "types"},
+    {"cards", "files", "hub", "math", "memory", "team", "types"},
     {"cameras", "interop", "protocols", "scene"},
     {"render"},
     {"geometry"},

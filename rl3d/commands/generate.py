@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -18,9 +20,10 @@ from rl3d.commands.viewing import viewing
 from rl3d.commands.words import value_of, without
 from rl3d.control import Control
 from rl3d.generate import Request, create, find_run, produce
+from rl3d.memory import ran_out
 from rl3d.optimize import Diverged
 from rl3d.priors.embedded import Embedded
-from rl3d.recipe import Recipe, comparison, load_recipe, recipe_file, recipe_files, starting_from
+from rl3d.recipe import Recipe, comparison, load_recipe, recipe_file, recipe_files, starting_from, thriftier
 from rl3d.record import LogName, check_logs
 from rl3d.run import Run, circumstances, short_name
 from rl3d.scene import read_prompts
@@ -158,7 +161,7 @@ class Now(ProgressColumn):
 def show(
     run: Run, recipe: Recipe, device: str, prefix: str = "", logs: Sequence[LogName] = (), console: Console | None = None
 ) -> None:
-    """Do a run with a live progress bar."""
+    """Do a run with a live progress bar; where memory does not suffice go on from the last checkpoint with less."""
     console = console or Console(stderr=True)
     text = run.title
     if summary := run.summary:
@@ -168,6 +171,18 @@ def show(
     if (was := run.about.get("depends_on")) != (now := circumstances()):
         differs = sorted(k for k in now if (was or {}).get(k) != now[k])
         console.print(f"[yellow]this run began under other circumstances ({', '.join(differs)}): its bytes may differ[/yellow]")
+    while (smaller := _follow(run, recipe, device, prefix, logs, console)) is not None:
+        console.print(f"[yellow]{device} ran out of memory: going on with --prior.low-memory[/yellow]", highlight=False)
+        recipe = smaller
+        gc.collect()
+        torch.cuda.empty_cache()
+    summary = run.summary
+    assert summary is not None
+    _print_summary(console, run, summary)
+
+
+def _follow(run: Run, recipe: Recipe, device: str, prefix: str, logs: Sequence[LogName], console: Console) -> Recipe | None:
+    """Do a run, or what is left of it; the recipe to go on with if memory did not suffice and less can do."""
     control = Control(run)
     columns = (
         TextColumn("{task.description}"),
@@ -177,6 +192,7 @@ def show(
         Now(control),
     )
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
+        text = run.about["prompt"]["text"]
         task = bar.add_task(
             f"{prefix}{text[:40]}", total=recipe.steps, now="drawing views from the prior" if recipe.draw else "starting"
         )
@@ -190,9 +206,17 @@ def show(
             raise
         except Diverged as error:
             raise ValueError(f"{error}. The last good state is in {run.folder}; lower the learning rates or weights") from None
-    summary = run.summary
-    assert summary is not None
-    _print_summary(console, run, summary)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            if (smaller := thriftier(recipe)) is not None:
+                return smaller
+            raise ValueError(
+                f"{device} has too little memory for this ({str(error).splitlines()[0][:200]}); what was done is kept in "
+                f"{run.folder}. Free some and say `rl3d resume {run.folder}`, or make another run with fewer or smaller views "
+                "(--rig.views, --rig.size) or another prior"
+            ) from None
+    return None
 
 
 def _print_summary(console, run: Run, summary: dict) -> None:
