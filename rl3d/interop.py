@@ -16,7 +16,6 @@ from torch import Tensor
 
 from rl3d.types import Cameras
 
-
 OPENGL_FROM_OPENCV = torch.diag(torch.tensor([1.0, -1, -1, 1]))
 
 
@@ -25,9 +24,7 @@ def to_opengl(cameras: Cameras) -> Float[Tensor, "b v 4 4"]:
     return torch.linalg.inv(cameras.cam_from_world) @ OPENGL_FROM_OPENCV.to(cameras.cam_from_world)
 
 
-def from_opengl(
-    world_from_cam: Float[Tensor, "n _ 4"], intrinsics: Float[Tensor, "n 3 3"], width: int, height: int
-) -> Cameras:
+def from_opengl(world_from_cam: Float[Tensor, "n _ 4"], intrinsics: Float[Tensor, "n 3 3"], width: int, height: int) -> Cameras:
     """Cameras of one scene, from rigid matrices of 3 or 4 rows that lead from OpenGL's camera to the world.
 
     Args:

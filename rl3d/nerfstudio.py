@@ -241,7 +241,9 @@ class SplatsPipeline(VanillaPipeline):
 
         recipe = load_recipe(recipe_file(self.config.recipe))
         if not isinstance(recipe.scene, Gaussians):
-            raise ValueError(f"rl3d-splats makes Gaussians, and {self.config.recipe!r} makes a field: use `rl3d generate` for it")
+            raise ValueError(
+                f"rl3d-splats makes Gaussians, and {self.config.recipe!r} makes a field: use `rl3d generate` for it"
+            )
         if self.config.allow_unknown and isinstance(recipe.prior, Embedded):
             recipe = replace(recipe, prior=replace(recipe.prior, allow_unknown=True))
         if self.saved is None:
@@ -249,7 +251,9 @@ class SplatsPipeline(VanillaPipeline):
         about = json.loads(self.saved["about"])
         recipe = replace(recipe, steps=about["recipe"]["steps"])
         if json.loads(json.dumps(describe(recipe))) != about["recipe"]:
-            raise ValueError(f"the recipe {self.config.recipe!r} is not what it was for this checkpoint: take that version of it")
+            raise ValueError(
+                f"the recipe {self.config.recipe!r} is not what it was for this checkpoint: take that version of it"
+            )
         return recipe
 
     def begin(self, steps: int, seed: int) -> int:

@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pytest
-
 from rl3d.viewer.command import check_viser
 
 
