@@ -7,6 +7,7 @@ and the checkpoint's file; what a step is, and what is remembered, is ours alone
 Every ``ns-`` command imports this, so that what takes seconds to import is imported when it is used.
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import json
@@ -149,8 +150,8 @@ class SplatsModel(SplatfactoModel):
             self.gauss_params[name] = Parameter(x.detach(), requires_grad=False)
 
     def splats(self) -> Splats:
-        """What is shown, detached."""
-        p = {name: x.detach() for name, x in self.gauss_params.items()}
+        """What is shown, detached, on the CPU."""
+        p = {name: x.detach().cpu() for name, x in self.gauss_params.items()}
         sh = torch.cat([p["features_dc"][:, None], p["features_rest"]], 1)
         return Splats(p["means"], p["scales"], p["quats"], p["opacities"][:, 0], sh)
 
@@ -173,6 +174,8 @@ class SplatsModel(SplatfactoModel):
     def get_outputs(self, camera: TheirCameras) -> dict[str, Any]:
         """Show what one perspective camera sees, whatever its lens is said to be, as splatfacto does.
 
+        It is drawn on the CPU: nerfstudio's gsplat is older than ours must be.
+
         Returns:
             ``rgb`` over the background, ``accumulation``, ``depth`` along the camera's axis, ``background``, and ``normals`` of
             the world, n in [-1, 1] as (n + 1) / 2; images ``[h w c]``.
@@ -180,24 +183,24 @@ class SplatsModel(SplatfactoModel):
         from rl3d.render.gaussians import render_splats
 
         width, height = int(camera.width.item()), int(camera.height.item())
-        background, splats = self.background_color.to(self.device), self.splats()
+        background, splats = self.background_color.cpu(), self.splats()
         if self.crop_box is not None:
-            splats = splats[self.crop_box.within(splats.means).reshape(-1)]
+            splats = splats[self.crop_box.within(self.means).reshape(-1).cpu()]
         if not len(splats):
-            return self.get_empty_outputs(width, height, background)
-        matrices = camera.get_intrinsics_matrices().to(self.device)
-        cameras = from_opengl(camera.camera_to_worlds.to(self.device).float(), matrices, width, height)
+            return self.get_empty_outputs(width, height, background.to(self.device))
+        cameras = from_opengl(camera.camera_to_worlds.cpu().float(), camera.get_intrinsics_matrices().cpu(), width, height)
         views = render_splats(splats, cameras, **self.render_settings)[0]
         assert views.depth is not None
         assert views.normals is not None
         alpha, depth = views.alpha[0, 0], views.depth[0, 0]
-        return {
+        found = {
             "rgb": views.over(background)[0, 0].clamp(0, 1),
             "depth": torch.where(alpha > 0, depth, depth.max()),
             "accumulation": alpha,
             "background": background.expand(height, width, 3),
             "normals": (views.normals[0, 0] + 1) / 2,
         }
+        return {name: x.to(self.device) for name, x in found.items()}
 
 
 @dataclass
@@ -308,7 +311,7 @@ class SplatsPipeline(VanillaPipeline):
 
         recipe = self.recipe() if self.run is None else self.run.recipe
         if self._watcher is None:
-            self._watcher = Watcher(recipe, self.prompt, str(self.device))
+            self._watcher = Watcher(recipe, self.prompt)
         return numbers(self._watcher.look(recipe.scene.build(self.model.splats())))
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -358,9 +361,7 @@ class SplatsTrainer(Trainer):
         """Do one step; losses are before weights, and their sum means little."""
         report = self.pipeline.advance()
         losses = {name: torch.tensor(x) for name, x in report.losses.items()}
-        metrics: dict[str, Any] = {"gaussians": float(report.size), "skipped": float(report.skipped)}
-        if self.pipeline.run.recipe.watch.due(report.step):
-            metrics |= self.pipeline.look()
+        metrics = {"gaussians": float(report.size), "skipped": float(report.skipped)}
         return torch.stack([*losses.values(), torch.tensor(0.0)]).sum(), losses, metrics
 
 
@@ -386,7 +387,7 @@ splats = MethodSpecification(
         method_name="rl3d-splats",
         steps_per_save=25,
         steps_per_eval_batch=0,
-        steps_per_eval_image=50,
+        steps_per_eval_image=10,
         steps_per_eval_all_images=0,
         machine=MachineConfig(device_type="cpu", seed=0),
         pipeline=SplatsPipelineConfig(),

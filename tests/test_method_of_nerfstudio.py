@@ -8,8 +8,10 @@ import torch
 
 from rl3d.cameras import Orbit
 from rl3d.interop import from_opengl, to_opengl
+from rl3d.recipe import load_recipe
 from rl3d.render.gaussians import render_splats
-from rl3d.types import Splats
+from rl3d.search import begin, optimize
+from rl3d.types import Prompt, Splats
 
 RECIPE = """
 from dataclasses import replace
@@ -50,6 +52,28 @@ def test_it_does_the_recipes_steps_unless_told_otherwise(trainer, tmp_path):
     assert few.pipeline.run.recipe.steps == 3
     assert len(few.train(tmp_path / "b")) == 3
     assert few.pipeline.run.step == 3
+
+
+def test_it_is_the_run_that_rl3d_does_itself(trainer, tmp_path):
+    made = trainer()
+    made.train(tmp_path / "made")
+    o = begin(load_recipe(tmp_path / "recipe.py"), Prompt("red"))
+    for _ in optimize(o):
+        pass
+    for name, x in o.scene.splats().tensors().items():
+        assert torch.equal(x, made.pipeline.model.splats().tensors()[name])
+
+
+def test_what_is_written_for_tensorboard_is_what_guards_say_and_pictures(trainer, tmp_path):
+    (tmp_path / "recipe.py").write_text(
+        RECIPE + "from rl3d.rewards.guards import Area\nrecipe = replace(recipe, guards={'area': Area()})"
+    )
+    pipeline = trainer(max_num_iterations=1).pipeline
+    said, pictures = pipeline.get_eval_image_metrics_and_images(0)
+    assert 0 < said.pop("guards/area") < 1
+    assert said == {"num_rays": float(pictures["views"][..., 0].numel())}
+    assert 0 <= pictures["views"].min() < pictures["views"].max() <= 1
+    assert pipeline.get_average_eval_image_metrics().keys() == {"guards/area"}
 
 
 def test_a_run_that_goes_on_from_a_checkpoint_is_the_run_that_did_not_stop(trainer, tmp_path):
