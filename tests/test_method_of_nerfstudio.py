@@ -21,7 +21,7 @@ from rl3d.representations.gaussians import Gaussians
 from rl3d.start import Draw
 from rl3d.terms.distillation import Distill
 
-scene = Gaussians(strategy=Prune(start=2, every=2, opacity=0.3), sh_degree=1, antialiased=True)
+scene = Gaussians(strategy=Prune(start=2, every=2, min_opacity=0.3), sh_degree=1, antialiased=True)
 recipe = tiny_recipe(terms={"distill": Distill()}, draw=Draw(views=2, steps=2), scene=scene, steps=8)
 """
 

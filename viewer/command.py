@@ -42,7 +42,10 @@ def check_viser(found: str) -> None:
     """Refuse a release of viser that is too old (``ValueError``)."""
     if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < VISER:
         least = ".".join(map(str, VISER))
-        raise ValueError(f"the viewer needs viser {least} or later, and {found} is installed: pip install 'viser>={least}'")
+        raise ValueError(
+            f"the viewer needs viser {least} or later, and {found} is installed: pip install 'viser>={least}', or, "
+            "where nerfstudio needs the old one, view from another environment"
+        )
 
 
 def main(words: list[str]) -> None:
