@@ -1,4 +1,7 @@
-"""Our cameras in pytorch3d's convention, and back. Neither needs pytorch3d itself.
+"""Our cameras in conventions of others, and back. No library of theirs is needed.
+
+OpenGL's camera has x to the right, y up and z backward; whoever has it (nerfstudio, Blender) keeps matrices from the camera
+to the world.
 
 pytorch3d's view space has x to the left, y up and z forward; its matrices stand on the right (``p_view = p_world @ R + T``).
 Lengths on the image are in units of half the shorter side, from the centre, to the left and up ("NDC"):
@@ -12,6 +15,29 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rl3d.types import Cameras
+
+OPENGL_FROM_OPENCV = torch.diag(torch.tensor([1.0, -1, -1, 1]))
+
+
+def to_opengl(cameras: Cameras) -> Float[Tensor, "b v 4 4"]:
+    """Matrices from OpenGL's camera to the world."""
+    return torch.linalg.inv(cameras.cam_from_world) @ OPENGL_FROM_OPENCV.to(cameras.cam_from_world)
+
+
+def from_opengl(world_from_cam: Float[Tensor, "n _ 4"], intrinsics: Float[Tensor, "n 3 3"], width: int, height: int) -> Cameras:
+    """Cameras of one scene, from rigid matrices of 3 or 4 rows that lead from OpenGL's camera to the world.
+
+    Args:
+        world_from_cam: The matrices.
+        intrinsics: Focal lengths and principal points in pixels, y downward, pixel centres at half-integers.
+        width: Of the pictures, in pixels.
+        height: Of the pictures, in pixels.
+    """
+    rotation = world_from_cam[:, :3, :3] @ OPENGL_FROM_OPENCV[:3, :3].to(world_from_cam)
+    pose = torch.eye(4).to(world_from_cam).repeat(len(world_from_cam), 1, 1)
+    pose[:, :3, :3] = rotation.mT
+    pose[:, :3, 3] = -(rotation.mT @ world_from_cam[:, :3, 3:])[..., 0]
+    return Cameras(pose[None], intrinsics[None], width, height)
 
 
 def to_pytorch3d(cameras: Cameras) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ LAYERS = [
     {"contest", "doctor", "generate", "preferences", "scoring", "takeaway"},
     {"assess"},
     {"commands"},
-    {"__main__", "configs", "viewer"},
+    {"__main__", "configs", "nerfstudio", "viewer"},
 ]
 """From the ground up. Rooms in one layer do not import each other, but for the exceptions below."""
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rl3d.cameras import RandomOrbit
-from rl3d.interop import from_pytorch3d, to_pytorch3d
+from rl3d.interop import from_opengl, from_pytorch3d, to_opengl, to_pytorch3d
 
 
 def ours(cameras, points):
@@ -58,3 +58,21 @@ def test_pytorch3d_agrees(cameras, points):
     renderer = pytest.importorskip("pytorch3d.renderer", reason="pytorch3d is not installed")
     found = renderer.PerspectiveCameras(**to_pytorch3d(cameras)).transform_points_screen(points.expand(5, -1, -1))
     torch.testing.assert_close(found[..., :2], ours(cameras, points)[..., :2], rtol=1e-4, atol=1e-3)
+
+
+def test_opengl_cameras_see_the_point_where_ours_do(cameras, points):
+    matrices = to_opengl(cameras)[0]
+    local = (points - matrices[:, None, :3, 3]) @ matrices[:, :3, :3]  # x right, y up, z backward
+    k = cameras.intrinsics[0]
+    across = k[:, None, 0, 0] * local[..., 0] / -local[..., 2] + k[:, None, 0, 2]
+    down = k[:, None, 1, 1] * -local[..., 1] / -local[..., 2] + k[:, None, 1, 2]
+    seen = torch.stack([across, down, -local[..., 2]], -1)
+    torch.testing.assert_close(seen, ours(cameras, points), atol=1e-3, rtol=1e-4)
+
+
+def test_there_and_back_to_opengl_is_the_same_camera(cameras):
+    for rows in (3, 4):
+        back = from_opengl(to_opengl(cameras)[0, :, :rows], cameras.intrinsics[0], cameras.width, cameras.height)
+        torch.testing.assert_close(back.cam_from_world, cameras.cam_from_world, atol=1e-5, rtol=0)
+        torch.testing.assert_close(back.intrinsics, cameras.intrinsics)
+        assert (back.width, back.height) == (cameras.width, cameras.height)

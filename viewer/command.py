@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -32,12 +34,27 @@ class View:
     """What visitors must know; a random one is made where other machines can reach the address."""
 
 
+VISER = (1, 1)
+"""The oldest release that this viewer works with. Not a bound of the package: nerfstudio has an older one beside rl3d."""
+
+
+def check_viser(found: str) -> None:
+    """Refuse a release of viser that is too old (``ValueError``)."""
+    if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < VISER:
+        least = ".".join(map(str, VISER))
+        raise ValueError(
+            f"the viewer needs viser {least} or later, and {found} is installed: pip install 'viser>={least}', or, "
+            "where nerfstudio needs the old one, view from another environment"
+        )
+
+
 def main(words: list[str]) -> None:
     """Open the viewer and serve it until Ctrl-C."""
     asked = tyro.cli(View, args=words, prog="rl3d view")
     for path in asked.paths:
         if not path.exists():
             raise ValueError(f"there is no {path}: check the path, or make a run with `rl3d generate`")
+    check_viser(version("viser"))
     from rl3d.viewer import app
 
     where = asked.host, asked.port, asked.token

@@ -12,7 +12,7 @@ import io
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,10 +22,10 @@ from PIL import Image
 
 from rl3d.cameras import look_at_origin
 from rl3d.export.pictures import CHUNK, png_bytes, to_rgba8
+from rl3d.interop import to_opengl
 from rl3d.render.surface import normals_from_depth, points_from_depth
 from rl3d.types import Cameras, Look, Views
 
-OPENGL_FROM_OPENCV = torch.diag(torch.tensor([1.0, -1, -1, 1]))
 GOLDEN_ANGLE_DEG = 180 * (3 - math.sqrt(5))
 SOLID = 0.5
 """The alpha from which a pixel has a depth, and a normal."""
@@ -77,13 +77,13 @@ def data_set(look: Look, settings: Posed = Posed()) -> Iterator[tuple[str, bytes
         views = look(cameras.select(slice(start, start + CHUNK)))
         pictures, depth, normals = to_rgba8(views)[0], depth_mm(views), camera_normals(views)
         surface.append(_surface(views, share, start))
-        for i, pose in enumerate(views.cameras.cam_from_world[0]):
+        precise = replace(views.cameras, cam_from_world=views.cameras.cam_from_world.double())
+        for i, matrix in enumerate(to_opengl(precise)[0].tolist()):
             name = f"{start + i:04d}.png"
             paths = {"file_path": f"images/{name}", "depth_file_path": f"depths/{name}", "normal_file_path": f"normals/{name}"}
             yield paths["file_path"], png_bytes(pictures[i])
             yield paths["depth_file_path"], _png16(depth[i])
             yield paths["normal_file_path"], png_bytes(normals[i])
-            matrix = (torch.linalg.inv(pose.double()) @ OPENGL_FROM_OPENCV.double()).tolist()
             frames.append({**paths, "transform_matrix": matrix})
     points = np.concatenate(surface)
     keep = np.random.default_rng(0).permutation(len(points))[: settings.points]
