@@ -66,9 +66,21 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / 100
 
 
-def start_viewer(path: Path) -> tuple[subprocess.Popen, str]:
+COUNTING = """
+import sys
+from rl3d.__main__ import main
+from rl3d.viewer.stream import Stream
+
+draw, pictures = Stream._draw, open(sys.argv[1], "ab", buffering=0)
+Stream._draw = lambda self, seconds: (draw(self, seconds), pictures.write(b"."))[0]
+main(sys.argv[2:])
+"""
+"""``rl3d view``, which adds a byte to a file for each picture that it has sent."""
+
+
+def start_viewer(path: Path, pictures: Path = Path(os.devnull)) -> tuple[subprocess.Popen, str]:
     """Start ``rl3d view`` and wait for its address."""
-    words = [sys.executable, "-m", "rl3d", "view", str(path), "--port", "0"]
+    words = [sys.executable, "-c", COUNTING, str(pictures), "view", str(path), "--port", "0"]
     viewer = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert viewer.stdout is not None
     for line in viewer.stdout:
@@ -81,10 +93,11 @@ def frames(browser, folder: Path, n: int, seconds: float) -> dict:
     """Frames a second and memory with ``n`` Gaussians, at rest and while the camera turns."""
     path = folder / f"{n}.ply"
     write_ball(path, n)
-    viewer, url = start_viewer(path)
+    pictures = folder / f"{n}.pictures"
+    viewer, url = start_viewer(path, pictures)
     try:
         began = time.monotonic()
-        tab, pictures = open_tab(browser, url)
+        tab = open_tab(browser, url)
         tab.wait_for_selector(".rl3d-head:has-text('Gaussians')", state="attached")
         drawn = "server" if "rendered here" in tab.inner_text(".rl3d-head") else "browser"
         ready = time.monotonic() - began
@@ -94,8 +107,7 @@ def frames(browser, folder: Path, n: int, seconds: float) -> dict:
         tab.evaluate(COUNT)
         tab.mouse.move(x, y)
         tab.mouse.down()
-        before, began, i = tab.evaluate("window.n"), time.monotonic(), 0
-        pictures.clear()
+        before, sent, began, i = tab.evaluate("window.n"), pictures.stat().st_size, time.monotonic(), 0
         used = cpu_s(viewer.pid)
         while time.monotonic() - began < seconds:
             i += 1
@@ -105,7 +117,7 @@ def frames(browser, folder: Path, n: int, seconds: float) -> dict:
         count, used = tab.evaluate("window.n") - before, cpu_s(viewer.pid) - used
         tab.mouse.up()
         # Where the server draws, the browser's own frames repeat its last picture.
-        count = len(pictures) if drawn == "server" else count
+        count = pictures.stat().st_size - sent if drawn == "server" else count
         own = set(below(viewer.pid))
         tabs = [pid for pid in chromiums() if pid not in own]
         told = {"gaussians": n, "drawn_by": drawn, "ready_s": ready, "frames_per_s": count / took, "server_cores": used / took}
@@ -161,7 +173,7 @@ def follow(browser, folder: Path, recipe: str, steps: int) -> dict:
     alone = end(begin("alone"))
     viewer, url = start_viewer(folder / "alone" / "asset.ply")
     try:
-        tab, _ = open_tab(browser, url)
+        tab = open_tab(browser, url)
         tab.wait_for_selector(".rl3d-head:has-text('Gaussians')", state="attached")
         work = begin("beside")
         while os.waitid(os.P_PID, work.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
@@ -174,7 +186,7 @@ def follow(browser, folder: Path, recipe: str, steps: int) -> dict:
     run = folder / "watched"
     run.mkdir()
     viewer, url = start_viewer(folder)  # imported before the run begins, as one that is open already
-    tab, _ = open_tab(browser, url)
+    tab = open_tab(browser, url)
     try:
         tab.wait_for_selector(".rl3d-card")
         work = begin("watched")
@@ -197,19 +209,11 @@ def follow(browser, folder: Path, recipe: str, steps: int) -> dict:
 
 
 def open_tab(browser, url: str):
-    """A page of the viewer, with patience for a machine that draws in software; and the sizes of those messages that are large
-    enough to hold a picture, as they come in.
-    """
-    tab, sizes = browser.new_page(viewport={"width": 1000, "height": 500}), []
+    """A page of the viewer, with patience for a machine that draws in software."""
+    tab = browser.new_page(viewport={"width": 1000, "height": 500})
     tab.set_default_timeout(240_000)
-
-    def received(data: str | bytes) -> None:
-        if len(data) > 1500:
-            sizes.append(len(data))
-
-    tab.on("websocket", lambda socket: socket.on("framereceived", received))
     tab.goto(url)
-    return tab, sizes
+    return tab
 
 
 def pace(frames_per_s: float) -> str:
