@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import torch
+
 from rl3d.cameras import Orbit, Poses, RandomOrbit, Rig
 from rl3d.cards import CARDS
 from rl3d.hub import cached
 from rl3d.priors.embedded import Embedded
+from rl3d.priors.need import need_here
 from rl3d.priors.pictures import refuse_image
 from rl3d.priors.pretrained import Pretrained
 from rl3d.priors.zero123plus import Zero123Plus
@@ -203,6 +206,18 @@ def thriftier(recipe: Recipe) -> Recipe | None:
     return dataclasses.replace(recipe, prior=dataclasses.replace(recipe.prior, low_memory=True))  # pyright: ignore
 
 
+def shortage(recipe: Recipe, free_gb: float) -> str | None:
+    """What to say if a recipe's prior needs more memory than is free; None if it does not, or if that is not known."""
+    cameras = recipe.rig.cameras(torch.Generator())
+    need = need_here(recipe.prior, cameras)
+    if need is None or need.total <= free_gb:
+        return None
+    said = f"{need.total:.1f} GB of memory are needed and {free_gb:.1f} are free"
+    smaller = thriftier(recipe)
+    less = None if smaller is None else need_here(smaller.prior, cameras)
+    return said if less is None else f"{said}: --prior.low-memory needs {less.total:.1f}"
+
+
 KEEP = 0.6
 """The highest noise time at which an asset that there is already can be told from another."""
 
@@ -263,7 +278,11 @@ def comparison(recipe: Recipe) -> str:
     price = cost(recipe)
     each = f"{price.draw:.0f} to draw and {price.step:.1f} in each of {recipe.steps} steps"
     lines += ["", f"cost: {price.total:.0f} passes of the prior's network: {each}"]
-    return "\n".join([*lines, *(_card(name) for name in published(recipe))])
+    lines += [_card(name) for name in published(recipe)]
+    if isinstance(recipe.prior, Pretrained):
+        need = need_here(recipe.prior, recipe.rig.cameras(torch.Generator()))
+        lines += [f"memory: {need or 'computed once the weights are here'}"]
+    return "\n".join(lines)
 
 
 def published(value: object) -> list[str]:

@@ -5,12 +5,15 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pytest
 import torch
 import torch.nn.functional as F
 
 from rl3d.cameras import Orbit
 from rl3d.math import Level, level_at
+from rl3d.memory import peak_bytes
 from rl3d.priors.lora import Lora
+from rl3d.priors.need import need_of
 from rl3d.priors.pretrained import Pretrained, PretrainedPrior
 from rl3d.priors.sampling import sample_views
 from rl3d.recipe import load_recipe, recipe_file
@@ -177,6 +180,27 @@ class Checks:
         torch.testing.assert_close(noisy.grad, x.grad, rtol=1e-4, atol=1e-5)
         views = (prior.decode(noise(plain), cameras).rgb for prior in (small, plain))
         torch.testing.assert_close(*views, rtol=1e-4, atol=1e-5)
+
+    def test_what_it_is_said_to_need_is_what_it_takes(self, made):
+        prior, cameras = made.prior, Orbit(4, size=24).cameras()
+        need = need_of(made.value(), made.folder, cameras)
+        taken = sum(x.numel() * x.element_size() for x in (*prior.parameters(), *prior.buffers()))
+        assert 1e9 * (need.weights + need.encoders) == pytest.approx(taken, rel=1e-3)
+        condition = prior.embed([Prompt("a red mug")], cameras)
+
+        def distil():
+            rgb = torch.rand(1, 4, 24, 24, 3, requires_grad=True)
+            latents = prior.encode(Views(rgb, torch.ones(1, 4, 24, 24, 1), None, None, cameras))
+            with torch.no_grad():
+                clean = prior.predict(latents.detach(), level_at(0.6), condition, guidance=3.0)
+            (latents * clean).sum().backward()
+
+        assert 1e9 * need.step == pytest.approx(peak_bytes(distil), rel=0.05)
+        thrifty = need_of(made.value(low_memory=True), made.folder, cameras)
+        assert thrifty.total == pytest.approx(max(need.encoders, need.weights + thrifty.step))
+        half = need_of(made.value(dtype="float16"), made.folder, cameras)
+        assert half.encoders == pytest.approx(need.encoders / 2, rel=0.01)
+        assert half.step < need.step or prior.vae is not None
 
 
 class ChecksBesideDiffusers(Checks):

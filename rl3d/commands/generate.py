@@ -20,10 +20,10 @@ from rl3d.commands.viewing import viewing
 from rl3d.commands.words import value_of, without
 from rl3d.control import Control
 from rl3d.generate import Request, create, find_run, produce
-from rl3d.memory import ran_out
+from rl3d.memory import free_bytes, ran_out
 from rl3d.optimize import Diverged
 from rl3d.priors.embedded import Embedded
-from rl3d.recipe import Recipe, comparison, load_recipe, recipe_file, recipe_files, starting_from, thriftier
+from rl3d.recipe import Recipe, comparison, load_recipe, recipe_file, recipe_files, shortage, starting_from, thriftier
 from rl3d.record import LogName, check_logs
 from rl3d.run import Run, circumstances, short_name
 from rl3d.scene import read_prompts
@@ -99,6 +99,8 @@ def main(words: list[str]) -> None:
     own = [word for word in words if word not in BESIDE_FLAGS]
     changed = without(own, {"--recipe", "--out", "--seed", "--device", "--image"}, set(asked.prompts))
     several, console = len(prompts) > 1, Console(stderr=True)
+    if short := shortage(recipe, free_bytes(asked.device) / 1e9):
+        console.print(f"[yellow]{short}[/yellow]", highlight=False)
     with ExitStack() as beside:
         for i, prompt in enumerate(prompts):
             request = Request(prompt, asked.recipe, tuple(changed), asked.seed)

@@ -95,3 +95,5 @@ class Family:
     """Whether it is told of cameras, and shows four views that see each other."""
     suffix: str = ""
     """What its prompts ended with in its training."""
+    blank: Callable[[Path, torch.dtype], Any] | None = None
+    """Its pipeline on the "meta" device; None for :func:`~rl3d.priors.loading.blank_pipeline`."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +55,37 @@ def load_pipeline(folder: Path, dtype: torch.dtype, halves: tuple[Half, ...], *,
             how["transformer"] = kind.from_config(json.loads((folder / "transformer" / "config.json").read_text()))
     pipe = getattr(diffusers, index["_class_name"])
     return pipe.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **how)
+
+
+def blank_pipeline(folder: Path, dtype: torch.dtype) -> Any:
+    """A folder's pipeline on the "meta" device: everything has its shape, and no weight is read or kept."""
+    import diffusers
+
+    index = index_of(folder)
+    parts = {name: blank_part(folder / name, said, dtype) for name, said in index.items() if isinstance(said, list)}
+    kind = getattr(diffusers, index["_class_name"])
+    more = {"requires_safety_checker": False} if parts.get("safety_checker", 0) is None else {}
+    return kind(**parts, **more, **{name: said for name, said in index.items() if name in FLAGS})
+
+
+FLAGS = ("force_zeros_for_empty_prompt",)
+"""Of indices: what pipelines are told beside their parts, and act by."""
+
+
+def blank_part(folder: Path, said: Sequence[str | None], dtype: torch.dtype) -> Any:
+    """A part of a pipeline, which is a ``[library, class]``: networks on "meta", others whole; filters are left out."""
+    library, name = said
+    if library not in ("diffusers", "transformers") or name is None:
+        return None
+    kind = getattr(importlib.import_module(library), name)
+    if not issubclass(kind, torch.nn.Module):
+        return kind.from_pretrained(folder)
+    with torch.device("meta"):
+        if library == "diffusers":
+            net = kind.from_config(kind.load_config(folder))
+        else:
+            net = kind(kind.config_class.from_pretrained(folder))
+    if name == "T5EncoderModel":
+        # It looks at its mask for values, which are not there; but what it says has a known shape.
+        net.forward = lambda ids, **_: (torch.empty(*ids.shape, net.config.d_model, device="meta"),)
+    return torch.nn.Module.to(net, dtype).eval()

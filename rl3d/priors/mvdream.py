@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rl3d.priors.family import Family, Frame, Half, Told
+from rl3d.priors.loading import blank_part
 from rl3d.priors.stable_diffusion import read
 from rl3d.types import Cameras
 
@@ -65,15 +66,41 @@ def load(folder: Path, dtype: torch.dtype, halves: tuple[Half, ...]) -> Any:
     return StableDiffusionPipeline(**parts, scheduler=scheduler, requires_safety_checker=False)
 
 
-def _unet(folder: Path) -> nn.Module:
-    """MVDream's network as a UNet of diffusers.
+def blank(folder: Path, dtype: torch.dtype) -> Any:
+    """The pipeline on the "meta" device."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-    Its file names weights as the original implementation does. Its camera embedding is what diffusers calls a projected class
-    embedding, and only self-attention differs (:class:`AcrossViews`).
-    """
-    from diffusers import UNet2DConditionModel
+    parts: dict[str, Any] = dict.fromkeys(("safety_checker", "feature_extractor"))
+    kinds = {"vae": ("diffusers", "AutoencoderKL")}
+    kinds |= {"text_encoder": ("transformers", "CLIPTextModel"), "tokenizer": ("transformers", "CLIPTokenizer")}
+    parts |= {name: blank_part(folder / name, kind, dtype) for name, kind in kinds.items()}
+    with torch.device("meta"):
+        parts["unet"] = nn.Module.to(_unet_of(folder), dtype)
+    scheduler: Any = DDIMScheduler.from_pretrained(folder / "scheduler")
+    return StableDiffusionPipeline(**parts, scheduler=scheduler, requires_safety_checker=False)
+
+
+def _unet(folder: Path) -> nn.Module:
+    """MVDream's network with its weights, which its file names as the original implementation does."""
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
     from safetensors.torch import load_file
+
+    unet: Any = _unet_of(folder)
+    weights = {}
+    for path in sorted((folder / "unet").glob("*.safetensors")):
+        for key, x in load_file(path).items():
+            weights["model.diffusion_model." + key.replace("camera_embed.", "label_emb.0.")] = x
+    unet.load_state_dict(convert_ldm_unet_checkpoint(weights, unet.config))
+    return unet
+
+
+def _unet_of(folder: Path) -> nn.Module:
+    """MVDream's network as a UNet of diffusers, without its weights.
+
+    Its camera embedding is what diffusers calls a projected class embedding, and only self-attention differs
+    (:class:`AcrossViews`).
+    """
+    from diffusers import UNet2DConditionModel
 
     said = json.loads((folder / "unet" / "config.json").read_text())
     widths = [said["model_channels"] * factor for factor in said["channel_mult"]]
@@ -93,11 +120,6 @@ def _unet(folder: Path) -> nn.Module:
         class_embed_type="projection",
         projection_class_embeddings_input_dim=said["camera_dim"],
     )
-    weights = {}
-    for path in sorted((folder / "unet").glob("*.safetensors")):
-        for key, x in load_file(path).items():
-            weights["model.diffusion_model." + key.replace("camera_embed.", "label_emb.0.")] = x
-    unet.load_state_dict(convert_ldm_unet_checkpoint(weights, unet.config))
     processor = AcrossViews()
     for name, module in unet.named_modules():
         if name.endswith(".attn1"):
@@ -105,4 +127,4 @@ def _unet(folder: Path) -> nn.Module:
     return unet
 
 
-FAMILY = Family(load, read, ask, cameras=True, suffix=", 3d asset")
+FAMILY = Family(load, read, ask, cameras=True, suffix=", 3d asset", blank=blank)

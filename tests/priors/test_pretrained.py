@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from rl3d.cameras import Orbit, look_at_origin
 from rl3d.math import Level
 from rl3d.priors.pretrained import Pretrained, loading
 from rl3d.protocols import Situation
+from rl3d.recipe import comparison, load_recipe, recipe_file, shortage, thriftier
 from rl3d.start import Hull
 from rl3d.types import Prompt, Views
 
@@ -122,3 +124,16 @@ def test_what_tokenizers_lack_is_named(folders):
 
     with pytest.raises(ValueError, match=r"rl3d\[t5\]"):
         loading(folders["if"], lacking)
+
+
+def test_too_little_memory_is_said_beforehand_with_what_would_do(folders):
+    recipe = replace(load_recipe(recipe_file("mvdream_large")), prior=value(folders, "sd"))
+    assert shortage(recipe, 100.0) is None
+    said = shortage(recipe, 1e-6)
+    assert said is not None
+    assert "--prior.low-memory needs" in said
+    assert "low-memory" not in (shortage(thriftier(recipe), 1e-6) or "")
+    assert "memory: about" in comparison(recipe)
+    elsewhere = replace(recipe, prior=Pretrained("sdxl"))
+    assert shortage(elsewhere, 1e-6) is None
+    assert "memory: computed once" in comparison(elsewhere)
