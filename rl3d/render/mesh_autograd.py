@@ -139,8 +139,8 @@ def _render(surface: Surface, cameras: Cameras, samples: int) -> Float[Tensor, "
     image = values.new_zeros(face.numel(), 8).index_copy(0, seen, values).view(*face.shape, 8)
     screen = torch.cat([local[..., :2] / local[..., 2:], local[..., 2:]], -1)
     image = _antialiased(image, screen, surface.connectivity, fragments.inverse_depth[0])
-    v, h, w, _ = image.shape
-    return image.view(v, h // samples, samples, w // samples, samples, 8).mean((2, 4))
+    parts = [image[:, i::samples, j::samples] for i in range(samples) for j in range(samples)]
+    return torch.stack(parts).mean(0) if samples > 1 else image
 
 
 def in_camera(vertices: Float[Tensor, "n 3"], cameras: Cameras, samples: int = 1) -> Float[Tensor, "v n 3"]:
