@@ -84,14 +84,12 @@ def begin(recipe: Recipe, prompt: Prompt, *, seed: int = 0, device: str = "cpu")
     prior = recipe.prior.build(where) if recipe.prior else None
     drawn = None
     if recipe.draw is not None:
-        if prior is None:
-            raise ValueError("the recipe draws views but has no prior: give it one, or set draw to None")
         drawn = recipe.draw.draw(prompt, prior, rng, where)
     return start(recipe, Situation(prompt, prior, drawn, rng, where))
 
 
 def start(recipe: Recipe, situation: Situation) -> Optimization:
-    """Make the first Gaussians and build every part, once there is a prior and what was drawn from it."""
+    """Make the first scene and build every part, once there is a prior and what was drawn from it."""
     return _assemble(recipe, situation, recipe.scene.build(recipe.start.build(situation)))
 
 

@@ -10,12 +10,13 @@ see, so faces may be smaller than samples. Meshes shine in their own colours, wi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int32
+from jaxtyping import Float, Float32, Int, Int32
 from numpy import ndarray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -102,13 +103,27 @@ class Hits(NamedTuple):
     """Where on the face: perspective-correct weights of its corners, with their graph."""
 
 
-def render_surface(surface: Surface, cameras: Cameras, *, samples: int = 2) -> Views:
+class Seen(NamedTuple):
+    """What the samples of ``v`` pictures see; ``h w`` count samples."""
+
+    face: Int[Tensor, "v h w"]
+    """The nearest face; -1 for none."""
+    weights: Float[Tensor, "k 3"]
+    """Where on it, for the samples that see one, in order."""
+    inverse_depth: Float32[ndarray, "v h w"]
+    """0 where nothing is."""
+
+
+def render_surface(
+    surface: Surface, cameras: Cameras, *, samples: int = 2, see: Callable[[Surface, Cameras, int], Seen] | None = None
+) -> Views:
     """Draw a mesh, with ``samples`` squared samples a pixel.
 
     Args:
-        surface: What to draw, on any device; outlines are sharpest where it is closed, or has borders.
+        surface: What to draw, on any device.
         cameras: ``[1 v]``, in front of which the whole mesh lies.
         samples: Along each side of a pixel.
+        see: Another rasterizer: from a surface, cameras and samples to what is seen; :func:`seen_by_ours` if None.
 
     Returns:
         Views with depth and normals; differentiable in the vertices and the texture, but for where something that was hidden
@@ -116,31 +131,37 @@ def render_surface(surface: Surface, cameras: Cameras, *, samples: int = 2) -> V
     """
     assert len(cameras.cam_from_world) == 1
     starts = range(0, cameras.views, VIEWS_AT_ONCE)
-    parts = [_render(surface, cameras.select(slice(i, i + VIEWS_AT_ONCE)), samples) for i in starts]
-    return views_of(torch.cat(parts), cameras)
+    some = [cameras.select(slice(i, i + VIEWS_AT_ONCE)) for i in starts]
+    return views_of(torch.cat([_render(surface, c, samples, see or seen_by_ours) for c in some]), cameras)
 
 
-def _render(surface: Surface, cameras: Cameras, samples: int) -> Float[Tensor, "v h w 8"]:
+def _render(surface: Surface, cameras: Cameras, samples: int, see: Callable) -> Float[Tensor, "v h w 8"]:
     """Premultiplied channels: colour, alpha, depth, normals."""
+    seen: Seen = see(surface, cameras, samples)
+    local = in_camera(surface.vertices, cameras, samples)
+    where = (seen.face >= 0).flatten().nonzero()[:, 0]
+    view = where // seen.face[0].numel()
+    values = shade(surface, cameras, Hits(view, seen.face.flatten()[where].long(), seen.weights), local)
+    image = values.new_zeros(seen.face.numel(), 8).index_copy(0, where, values).view(*seen.face.shape, 8)
+    screen = torch.cat([local[..., :2] / local[..., 2:], local[..., 2:]], -1)
+    image = _antialiased(image, screen, surface.connectivity, seen.inverse_depth)
+    parts = [image[:, i::samples, j::samples] for i in range(samples) for j in range(samples)]
+    return torch.stack(parts).mean(0) if samples > 1 else image
+
+
+def seen_by_ours(surface: Surface, cameras: Cameras, samples: int) -> Seen:
+    """What the rasterizer of :mod:`rl3d.render.mesh` sees, on the CPU; weights follow from the vertices again."""
     vertices, faces = surface.vertices, surface.connectivity.faces
     plain = vertices.detach().float().cpu().contiguous().numpy()
     corners = faces.cpu().numpy().astype(np.int32)
     mesh = raster.TriangleMesh(plain, corners, np.zeros((len(corners), 3, 3), np.float32), np.zeros(len(corners), np.int32))
     fragments = raster.rasterize(mesh, cameras, samples=samples, near=NEAR)
-    local = in_camera(vertices, cameras, samples)
     face = torch.from_numpy(fragments.face[0]).to(vertices.device)
-    seen = (face >= 0).flatten().nonzero()[:, 0]
-    view, row, column = torch.unravel_index(seen, face.shape)
-    found = face[view, row, column].long()
+    view, row, column = (face >= 0).nonzero().unbind(1)
     fallback = torch.from_numpy(fragments.barycentrics[0]).to(vertices)[view, row, column]
     at = torch.stack([column, row], -1).to(vertices) + 0.5
-    hits = Hits(view, found, _weights(local[view[:, None], faces[found]], at, fallback))
-    values = shade(surface, cameras, hits, local)
-    image = values.new_zeros(face.numel(), 8).index_copy(0, seen, values).view(*face.shape, 8)
-    screen = torch.cat([local[..., :2] / local[..., 2:], local[..., 2:]], -1)
-    image = _antialiased(image, screen, surface.connectivity, fragments.inverse_depth[0])
-    parts = [image[:, i::samples, j::samples] for i in range(samples) for j in range(samples)]
-    return torch.stack(parts).mean(0) if samples > 1 else image
+    local = in_camera(vertices, cameras, samples)[view[:, None], faces[face[view, row, column].long()]]
+    return Seen(face, _weights(local, at, fallback), fragments.inverse_depth[0])
 
 
 def in_camera(vertices: Float[Tensor, "n 3"], cameras: Cameras, samples: int = 1) -> Float[Tensor, "v n 3"]:
