@@ -46,7 +46,8 @@ def load_asset(path: str | Path) -> Asset:
     """Load a run's folder, splats in any file that :mod:`rl3d.export.splats.files` reads, or a mesh (GLB, glTF, OBJ, STL, PLY);
     in the unit sphere, z up.
 
-    A run's Gaussians, or its mesh where the scene was one, stay where the run left them. Meshes are drawn as triangles in their own colours, without light.
+    A run's Gaussians, or its mesh where the scene was one, stay where the run left them. Meshes are drawn as triangles
+    in their own colours, without light.
 
     Raises:
         ValueError: if it is none of these, or its file is broken.

@@ -32,7 +32,7 @@ from rl3d.run import Run, circumstances
 from rl3d.search import Contest, advance, begin, restore, state
 from rl3d.snapshot import is_kept, saved_steps, scene_path, write_snapshot
 from rl3d.tutor import LEARNS
-from rl3d.types import Cameras, Look, Prompt, Splats, Views
+from rl3d.types import Cameras, Look, Prompt, Views
 
 CHECKPOINT_EVERY = 25
 """Steps between checkpoints."""

@@ -17,11 +17,11 @@ from rl3d.types import Splats
 __all__ = ["from_pytorch3d", "to_pytorch3d", "to_trimesh"]
 
 
-def to_trimesh(thing: str | Path | Source | Splats | Representation, settings: Settings = Settings()) -> trimesh.Trimesh:
+def to_trimesh(thing: str | Path | Source | Splats | Representation, settings: Settings | None = None) -> trimesh.Trimesh:
     """Make a ``trimesh.Trimesh`` of an object: z up, front along +x, in world units, with outward faces.
 
-    A mesh (a file, a run of the mesh stage, a live :class:`~rl3d.representations.mesh.TexturedMesh`) is given as it is, with its
-    texture. Of splats and radiance fields one is made as ``rl3d export`` makes it, which takes a while; its texture is in
+    A mesh (a file, a run of the mesh stage, a live :class:`~rl3d.representations.mesh.TexturedMesh`) is given as it is, with
+    its texture. Of splats and radiance fields one is made as ``rl3d export`` makes it, which takes a while; its texture is in
     ``visual.material.baseColorTexture``, or its colours are at its vertices with ``Settings(colours="vertices")``.
 
     Args:
@@ -37,7 +37,7 @@ def to_trimesh(thing: str | Path | Source | Splats | Representation, settings: S
         thing = open_source(Path(thing))
     if not isinstance(thing, Source):
         thing = _source(thing)
-    return made_mesh(thing, settings)
+    return made_mesh(thing, settings or Settings())
 
 
 def _source(thing: Splats | Representation) -> Source:

@@ -167,8 +167,8 @@ class Recipe:
             known = isinstance(self.scene, Mesh) and not isinstance(self.start, (Ball, FromFile, Hull))
             if not known:
                 raise ValueError(
-                    f"a scene that is a Mesh starts from a mesh, and no other does: set `start` to FromMesh(path) and `scene` to "
-                    f"Mesh(); got {type(self.start).__name__} and {type(self.scene).__name__}"
+                    "a scene that is a Mesh starts from a mesh, and no other does: set `start` to FromMesh(path) and `scene` "
+                    f"to Mesh(); got {type(self.start).__name__} and {type(self.scene).__name__}"
                 )
         if self.search is not None and not isinstance(self.draw, Draw):
             raise ValueError("scenes of a search differ by their drawn views: set the recipe's `draw`, or leave out `search`")

@@ -45,8 +45,8 @@ class Generate:
     allow_unknown: bool = False
     """Go on although the prior does not know some words."""
     init: str = ""
-    """An asset to improve or edit: a splat .ply, or a .glb, .gltf or .obj mesh. Nothing is drawn or matched then, but by recipes
-    of a mesh, which take a run's folder, too."""
+    """An asset to improve or edit: a splat .ply, or a .glb, .gltf or .obj mesh. Nothing is drawn or matched then; recipes
+    of a mesh match renders, and take a run's folder, too."""
     tensorboard: bool = False
     """Also write what metrics.jsonl holds for TensorBoard, into the run's folder."""
     wandb: bool = False
@@ -171,7 +171,9 @@ def show(
     )
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(
-            f"{prefix}{text[:40]}", total=recipe.steps, now="drawing views from the prior" if isinstance(recipe.draw, Draw) else "starting"
+            f"{prefix}{text[:40]}",
+            total=recipe.steps,
+            now="drawing views from the prior" if isinstance(recipe.draw, Draw) else "starting",
         )
         try:
             for report, _ in produce(run, recipe, device=device, logs=logs, control=control):

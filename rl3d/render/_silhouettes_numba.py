@@ -19,7 +19,7 @@ def outlines(
     inverse_depth: Float32[ndarray, "v h w"],
     near: float,
 ) -> Int32[ndarray, "v 2 h w"]:
-    """Find the outline that separates a sample from the next one to the right (``[:, 0]``) and from the next below (``[:, 1]``).
+    """Find the outline that separates a sample from the next to the right (``[:, 0]``) and from the next below (``[:, 1]``).
 
     An edge is on the outline where all faces at it lie on the same side of it in the picture. Pairs in a row are cut by edges
     that are steeper than 45 degrees, pairs in a column by the others, so that each stretch of an outline is met once a row or

@@ -171,9 +171,7 @@ def in_camera(vertices: Float[Tensor, "n 3"], cameras: Cameras, samples: int = 1
     return vertices @ project[..., :3].mT + project[:, None, :, 3]
 
 
-def _weights(
-    corners: Float[Tensor, "k 3 3"], at: Float[Tensor, "k 2"], fallback: Float[Tensor, "k 2"]
-) -> Float[Tensor, "k 3"]:
+def _weights(corners: Float[Tensor, "k 3 3"], at: Float[Tensor, "k 2"], fallback: Float[Tensor, "k 2"]) -> Float[Tensor, "k 3"]:
     """Where rays through places of the picture meet faces; faces seen edge-on have the ``fallback``, without a gradient."""
     # From the place itself, so that small faces are no differences of large numbers.
     x, y = (corners[..., :2] - at[:, None] * corners[..., 2:]).unbind(-1)

@@ -73,16 +73,16 @@ def check_pytorch3d() -> None:
     except ImportError as error:
         raise ValueError(
             f"pytorch3d is not installed, or was built for another torch ({error}): docs/mesh_stage.md says how to build it; "
-            "or leave the renderer at \"own\""
+            'or leave the renderer at "own"'
         ) from None
 
 
 def render_with_pytorch3d(surface: Surface, cameras: Cameras, *, samples: int = 2) -> Views:
     """Draw a mesh with pytorch3d's rasterizer: as :func:`~rl3d.render.mesh_autograd.render_surface`, which says what else.
 
-    What each sample sees, where on its face and how far away comes from pytorch3d, with its gradients, on the mesh's device. Its
-    own answer to outlines, soft faces, leaves seams between faces and a wide hem; ours are blended as otherwise. On a CPU it
-    tries every face at every sample, so it is for GPUs.
+    What each sample sees, where on its face and how far away, comes from pytorch3d, with its gradients, on the mesh's device.
+    Its own answer to outlines, soft faces, leaves seams between faces and a wide hem; ours are blended as otherwise. On a CPU
+    it tries every face at every sample, so it is for GPUs.
 
     Raises:
         ValueError: if pytorch3d is not installed.

@@ -37,7 +37,8 @@ class Mesh:
     rate_vertices: float = 0.002
     """Adam's learning rate for the vertices, in world units; 0 keeps the shape."""
     smooth: float = 16.0
-    """How far a vertex takes its neighbours along: over the root of it, in edges (:class:`~rl3d.geometry.laplacian.Diffusion`)."""
+    """How far a vertex takes its neighbours along: over the root of it, in edges
+    (:class:`~rl3d.geometry.laplacian.Diffusion`)."""
     texels: int = 1024
     """Along each side of the texture at most: larger ones are scaled down."""
     samples: int = 1
@@ -62,7 +63,9 @@ class Mesh:
             ValueError: if it is no mesh, has no texture, or its renderer is not installed.
         """
         if not isinstance(mesh, trimesh.Trimesh):
-            raise ValueError("a mesh scene starts from a mesh: name one with --init, or set the recipe's start to FromMesh(path)")
+            raise ValueError(
+                "a mesh scene starts from a mesh: name one with --init, or set the recipe's start to FromMesh(path)"
+            )
         self.check()
         picture = getattr(getattr(mesh.visual, "material", None), "baseColorTexture", None)
         if picture is None or getattr(mesh.visual, "uv", None) is None:
@@ -149,7 +152,7 @@ class TexturedMesh(nn.Module):
         return Surface(self.vertices(), self.texture, self.uv, self._connectivity)
 
     def render(self, cameras: Cameras) -> tuple[Views, None]:
-        """Render ``[1 v]`` cameras, differentiably in texels and vertices; see :func:`rl3d.render.mesh_autograd.render_surface`."""
+        """Render ``[1 v]`` cameras, differentiably in texels and vertices: :func:`rl3d.render.mesh_autograd.render_surface`."""
         draw = render_with_pytorch3d if self.settings.renderer == "pytorch3d" else render_surface
         return draw(self.surface(), cameras, samples=self.settings.samples), None
 

@@ -77,7 +77,9 @@ def test_a_quad_that_moves_by_parts_of_a_pixel_covers_what_it_should():
 
 
 @pytest.mark.parametrize("samples", [1, 2])
-@pytest.mark.parametrize("build", [lambda: trimesh.creation.icosphere(2, 0.5), lambda: trimesh.creation.icosphere(4, 0.5), quad])
+@pytest.mark.parametrize(
+    "build", [lambda: trimesh.creation.icosphere(2, 0.5), lambda: trimesh.creation.icosphere(4, 0.5), quad]
+)
 def test_gradients_in_the_vertices_are_those_of_differences(build, samples):
     rng = np.random.default_rng(1)
     texture = torch.from_numpy(rng.random((8, 8, 3)))
@@ -235,7 +237,9 @@ def test_edges_have_their_faces():
     assert len(open_.edges) == 5
     assert (open_.opposite[:, 1] < 0).sum() == 4
     # Three faces at one edge: it stands for each of them.
-    fan = trimesh.Trimesh([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0], [-1, -1, 0]], [[0, 1, 2], [0, 1, 3], [0, 1, 4]], process=False)
+    fan = trimesh.Trimesh(
+        [[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0], [-1, -1, 0]], [[0, 1, 2], [0, 1, 3], [0, 1, 4]], process=False
+    )
     assert len(surface(fan).connectivity.edges) == 9
 
 
