@@ -11,7 +11,7 @@ from rl3d.terms.distillation import Distill
 from rl3d.terms.match import Match
 
 recipe = Recipe(
-    about="refine the mesh of --init by distilling the prior; means over 4 x 4 pixels hold it to the splats that it was made of",
+    about="refine the mesh of --init by distilling the prior; means over 4 x 4 pixels hold it to what it was made of",
     draw=Renders(views=48, size=128),
     start=FromMesh(),
     scene=Mesh(),

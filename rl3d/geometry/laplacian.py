@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 class Diffusion:
     """Solves (I + strength L) x = b for a mesh, L its uniform Laplacian: what is asked of a vertex, its neighbours share.
 
-    Nicolet et al. 2021, "Large Steps in Inverse Rendering of Geometry": vertices x are learned by way of b (eq. 9 and 10), so
+    Nicolet et al. 2021, "Large Steps in Inverse Rendering of Geometry": vertices x are learned by way of b, so
     that a step of an optimiser moves them smoothly, and no weight holds them back. The same shift of all of b is that shift of
     x. The factors are found once, on the CPU, and are the same to the bit each time.
     """

@@ -76,7 +76,7 @@ class MeshRasterizer:
 def pytorch3d(monkeypatch):
     """The real one, or the stand-in."""
     try:
-        import pytorch3d.renderer
+        import pytorch3d.renderer  # noqa: F401
     except ImportError:
         whole, renderer, structures = (ModuleType(name) for name in ("pytorch3d", "pytorch3d.renderer", "pytorch3d.structures"))
         renderer.MeshRasterizer, renderer.PerspectiveCameras = MeshRasterizer, PerspectiveCameras
