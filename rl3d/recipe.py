@@ -204,12 +204,12 @@ def starting_from(recipe: Recipe, path: str) -> Recipe:
 
 def _refining(recipe: Recipe, path: str) -> Recipe:
     """A recipe of a mesh, for the one at this path."""
-    assert isinstance(recipe.start, FromMesh)
+    start = recipe.start if isinstance(recipe.start, FromMesh) else FromMesh()
     draw = recipe.draw
     if isinstance(draw, Renders) and not draw.path:
         draw = dataclasses.replace(draw, path=made_of(path))
     terms = {name: _gentle(term) for name, term in recipe.terms.items()}
-    return dataclasses.replace(recipe, start=dataclasses.replace(recipe.start, path=path), draw=draw, terms=terms)
+    return dataclasses.replace(recipe, start=dataclasses.replace(start, path=path), draw=draw, terms=terms)
 
 
 def _gentle(term: Any) -> Term:

@@ -127,7 +127,8 @@ def read_checkpoint(run: Run) -> Snapshot:
             # How they learn, and what was noted of it, does not matter any more.
             scene = _gaussians({f.name: found[f.name] for f in fields(Splats)}, {name: asked[name] for name in SEEN_BY})
         elif asked["is"] == "Mesh":
-            scene = Mesh(smooth=asked["smooth"], samples=asked["samples"]).restore(_checked_mesh(found))
+            known = _checked({name: asked[name] for name in ("smooth", "samples")}, {"smooth": 16.0, "samples": 1})
+            scene = Mesh(**known).restore(_checked_mesh(found))
         else:
             scene = _field(found, {name: asked[name] for name in asdict(Nerf())})
         return Snapshot(plain["step"], scene)
@@ -176,18 +177,23 @@ def _mesh_tensors(scene: TexturedMesh) -> dict[str, Tensor]:
 
 
 def _mesh(tensors: dict[str, Tensor], settings: dict[str, Any]) -> TexturedMesh:
-    known = _checked(settings, {"samples": 2})
+    known = _checked(settings, {"samples": 1})
     if sorted(tensors) != ["faces", "rest", "texture", "uv"]:
         raise ValueError(f"it has {', '.join(sorted(tensors)) or 'nothing'}, not faces, rest, texture, uv")
     wide = {"faces": tensors["faces"].long(), "uv": tensors["uv"].float() / 65536, "texture": tensors["texture"].float() / 255}
-    state = _checked_mesh({"rest": tensors["rest"].float(), **wide, "pulls": torch.zeros_like(tensors["rest"].float())})
+    state = _checked_mesh({"rest": tensors["rest"].float(), **wide, **_unmoved(len(tensors["rest"]))})
     return Mesh(**known).restore(state)
+
+
+def _unmoved(n: int) -> dict[str, Tensor]:
+    """What the state of a mesh holds of how it learned, before it did."""
+    return {"pulls": torch.zeros(n, 3), "calm": torch.full((2,), torch.inf, dtype=torch.float64)}
 
 
 def _checked_mesh(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state of a mesh, if it is one: shapes fit, faces have their corners, and it is no larger than meshes are."""
     n, m = len(state["rest"]), len(state["faces"])
-    shapes = {"rest": (n, 3), "pulls": (n, 3), "faces": (m, 3), "uv": (m, 3, 2)}
+    shapes = {"rest": (n, 3), "pulls": (n, 3), "calm": (2,), "faces": (m, 3), "uv": (m, 3, 2)}
     if any(state[name].shape != shape for name, shape in shapes.items()) or state["texture"].ndim != 3:
         raise ValueError(f"shapes are {', '.join(f'{name} {tuple(x.shape)}' for name, x in state.items())}")
     if not m or state["texture"].shape[2] != 3 or not min(state["texture"].shape) or 3 * m > MOST_CORNERS:

@@ -147,11 +147,12 @@ def _from_run(run: Run) -> Source:
     if "faces" in summary:
         facts["Faces"] = f"{summary['faces']:,}"
     asset, note = load_asset(run.folder), ""
-    mesh = read_mesh(run.folder / "mesh.glb") if "faces" in summary else None
+    mesh = None
     try:
         final = _final_scene(run, summary["steps"])
         look, mesh = final.look, _own_mesh(final)
     except ValueError as error:
+        mesh = read_mesh(run.folder / "mesh.glb") if "faces" in summary else None
         whole = "splats" if mesh is None else "mesh"
         look, note = asset.look, f"seen by its {whole} alone: {error}"
     named |= {"mesh": mesh, "scores": summary["scores"], "facts": facts, "note": note}

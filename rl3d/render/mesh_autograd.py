@@ -143,7 +143,8 @@ def _render(surface: Surface, cameras: Cameras, samples: int, see: Callable) -> 
     view = where // seen.face[0].numel()
     values = shade(surface, cameras, Hits(view, seen.face.flatten()[where].long(), seen.weights), local)
     image = values.new_zeros(seen.face.numel(), 8).index_copy(0, where, values).view(*seen.face.shape, 8)
-    screen = torch.cat([local[..., :2] / local[..., 2:], local[..., 2:]], -1)
+    depth = local[..., 2:].clamp(min=NEAR)
+    screen = torch.cat([local[..., :2] / depth, depth], -1)
     image = _antialiased(image, screen, surface.connectivity, seen.inverse_depth)
     parts = [image[:, i::samples, j::samples] for i in range(samples) for j in range(samples)]
     return torch.stack(parts).mean(0) if samples > 1 else image

@@ -17,6 +17,7 @@ from trimesh.visual.material import PBRMaterial
 from rl3d.geometry.laplacian import Diffusion
 from rl3d.geometry.surfels import on_surface
 from rl3d.render.mesh_autograd import Connectivity, Surface, render_surface
+from rl3d.render.mipmap import LEVELS
 from rl3d.render.pytorch3d import check_pytorch3d, render_with_pytorch3d
 from rl3d.types import Cameras, Splats, Views
 
@@ -32,9 +33,9 @@ class Mesh:
     better. It is drawn in its own colours, without light; a normal map is not kept.
     """
 
-    rate_texture: float = 0.01
+    rate_texture: float = 0.004
     """Adam's learning rate for the texels, in sRGB from 0 to 1; 0 keeps the texture."""
-    rate_vertices: float = 0.002
+    rate_vertices: float = 0.0008
     """Adam's learning rate for the vertices, in world units; 0 keeps the shape."""
     smooth: float = 16.0
     """How far a vertex takes its neighbours along: over the root of it, in edges
@@ -92,12 +93,10 @@ class Mesh:
 
 
 def _fitting(picture: Image.Image, most: int) -> Image.Image:
-    """The picture, no larger than so many texels a side."""
-    larger = max(picture.size)
-    if larger <= most:
-        return picture
-    size = [max(1, round(side * most / larger)) for side in picture.size]
-    return picture.resize((size[0], size[1]), Image.Resampling.BOX)
+    """The picture, no larger than so many texels a side, which can be halved as often as it is read coarsely."""
+    times, factor = 2**LEVELS, min(1.0, most / max(picture.size))
+    width, height = (max(times, int(side * factor) // times * times) for side in picture.size)
+    return picture if (width, height) == picture.size else picture.resize((width, height), Image.Resampling.BOX)
 
 
 class TexturedMesh(nn.Module):
@@ -105,8 +104,13 @@ class TexturedMesh(nn.Module):
 
     Vertices are where they first were (``rest``) plus ``pulls`` that are shared among neighbours; texels are sRGB, brought back
     to [0, 1] after every step.
+
+    Adam makes steps of one length whether gradients are large or next to nothing, as they are where no outline and no pattern
+    is, and the surface would tremble there. So its epsilon follows the root mean square of the gradients (``calm``): smaller
+    ones give shorter steps in proportion. (Nicolet et al. divide all by the largest one.) The first step only looks.
     """
 
+    calm: Tensor
     rest: Tensor
     faces: Tensor
     uv: Tensor
@@ -126,6 +130,7 @@ class TexturedMesh(nn.Module):
         self.register_buffer("uv", uv.clone())
         self.texture = nn.Parameter(texture.clone())
         self.pulls = nn.Parameter(torch.zeros_like(rest))
+        self.register_buffer("calm", torch.full((2,), torch.inf, dtype=torch.float64))
         self._diffusion: Diffusion | None = None
         self._connectivity: Connectivity | None = None
 
@@ -159,16 +164,23 @@ class TexturedMesh(nn.Module):
     def param_groups(self) -> list[dict]:
         """The texels and the vertices, with their learning rates."""
         s = self.settings
+        calm = self.calm.tolist()
         groups = [
-            {"params": [self.texture], "lr": s.rate_texture, "name": "texture"},
-            {"params": [self.pulls], "lr": s.rate_vertices, "name": "vertices"},
+            {"params": [self.texture], "lr": s.rate_texture, "eps": calm[0], "name": "texture"},
+            {"params": [self.pulls], "lr": s.rate_vertices, "eps": calm[1], "name": "vertices"},
         ]
         return [group for group in groups if group["lr"] > 0]
 
     @torch.no_grad()
     def refine(self, optimizer: torch.optim.Optimizer, trace: None, step: int, rng: torch.Generator) -> None:
-        """Bring texels back to what a picture can hold. No face comes or goes."""
+        """Bring texels back to what a picture can hold, and see how large gradients are. No face comes or goes."""
         self.texture.clamp_(0, 1)
+        for group in optimizer.param_groups:
+            state = optimizer.state.get(group["params"][0], {})
+            if "exp_avg_sq" in state:
+                unbiased = 1 - group["betas"][1] ** float(state["step"])
+                group["eps"] = max(float(state["exp_avg_sq"].double().mean() / unbiased) ** 0.5, 1e-15)
+                self.calm[0 if group["params"][0] is self.texture else 1] = group["eps"]
 
     @torch.no_grad()
     def to_trimesh(self) -> trimesh.Trimesh:
