@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from rl3d.render.gaussians import look_at
 from rl3d.render.textured import look_at_mesh
 from rl3d.rewards.base import SplatScene
 from rl3d.run import Run
-from rl3d.start import FromFile, fitted_mesh
+from rl3d.start import FromFile, fitted_mesh, is_mesh_run
 from rl3d.types import Cameras, Look, Prompt, Splats, Views
 
 
@@ -55,7 +54,7 @@ def load_asset(path: str | Path) -> Asset:
     path = Path(path)
     if path.is_dir():
         prompt, made = Prompt(**Run(path).about["prompt"]), path / "asset.ply"
-        if made.is_file() and is_mesh_run(Run(path)):
+        if made.is_file() and is_mesh_run(path):
             return _of_mesh(read_mesh(path / "mesh.glb"), prompt)
         if not made.is_file():
             raise ValueError(f"{path} holds no asset.ply yet: finish the run with `rl3d resume {path}`")
@@ -67,14 +66,6 @@ def load_asset(path: str | Path) -> Asset:
         splats = start.build(Situation(Prompt(""), None, None, rng, torch.device("cpu")))
         return Asset(splats, look_at(splats))
     return _of_mesh(fitted_mesh(read_mesh(path)))
-
-
-def is_mesh_run(run: Run) -> bool:
-    """Whether a run's scene is a mesh, by what it says of itself."""
-    try:
-        return json.loads((run.folder / "recipe.json").read_text())["scene"]["is"] == "Mesh"
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _of_mesh(mesh: trimesh.Trimesh, prompt: Prompt | None = None) -> Asset:

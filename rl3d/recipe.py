@@ -163,13 +163,12 @@ class Recipe:
             raise ValueError("several scenes share one prior, and `teach` is for one: leave out `search` or `teach`")
         if self.teach is not None and isinstance(self.prior, Embedded) and self.prior.lora:
             raise ValueError("the LoRA that `teach` leaves would lack what --prior.lora added: save the two as one prior first")
-        if isinstance(self.scene, Mesh) != isinstance(self.start, FromMesh):
-            known = isinstance(self.scene, Mesh) and not isinstance(self.start, (Ball, FromFile, Hull))
-            if not known:
-                raise ValueError(
-                    "a scene that is a Mesh starts from a mesh, and no other does: set `start` to FromMesh(path) and `scene` "
-                    f"to Mesh(); got {type(self.start).__name__} and {type(self.scene).__name__}"
-                )
+        others = (Ball, FromFile, Hull) if isinstance(self.scene, Mesh) else FromMesh
+        if isinstance(self.start, others):
+            raise ValueError(
+                "a scene that is a Mesh starts from a mesh, and no other does: set `start` to FromMesh(path) and `scene` "
+                f"to Mesh(); got {type(self.start).__name__} and {type(self.scene).__name__}"
+            )
         if self.search is not None and not isinstance(self.draw, Draw):
             raise ValueError("scenes of a search differ by their drawn views: set the recipe's `draw`, or leave out `search`")
 

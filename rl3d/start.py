@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -259,7 +260,7 @@ class FromMesh:
     """
 
     path: str = ""
-    """A file of a mesh or of splats, or a run's folder, whose splats are taken."""
+    """A file of a mesh or of splats, or a run's folder, whose splats are taken, or its mesh where the scene was one."""
     up: Literal["auto", "y", "z"] = "auto"
     """As in :class:`FromFile`."""
     mesh: Meshing = field(default_factory=Meshing)
@@ -291,14 +292,24 @@ class FromMesh:
 
 
 def beside(path: str) -> str:
-    """What a mesh was made of: the splats in its folder, if that is a run's; else itself."""
+    """What a mesh was made of: the splats in its folder, if that is of a run that made splats; else itself."""
     splats = Path(path).parent / "asset.ply"
-    return str(splats) if Path(path).is_file() and _in_run(Path(path)) and splats.is_file() else path
+    made = Path(path).is_file() and _in_run(Path(path)) and not is_mesh_run(splats.parent)
+    return str(splats) if made and splats.is_file() else path
+
+
+def is_mesh_run(folder: Path) -> bool:
+    """Whether the scene of the run in a folder is a mesh, by what the run says of itself."""
+    try:
+        return json.loads((folder / "recipe.json").read_text())["scene"]["is"] == "Mesh"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _file(path: str) -> Path:
-    """A file, or a run's splats."""
-    return Path(path) / "asset.ply" if Path(path).is_dir() else Path(path)
+    """A file, or what a run made: its splats, or its mesh where the scene was one."""
+    folder = Path(path)
+    return folder / ("mesh.glb" if is_mesh_run(folder) else "asset.ply") if folder.is_dir() else folder
 
 
 def _in_run(path: Path) -> bool:

@@ -25,7 +25,7 @@ from rl3d.recipe import load_recipe, recipe_file, starting_from
 from rl3d.representations.mesh import Mesh, TexturedMesh
 from rl3d.run import Run
 from rl3d.snapshot import read_checkpoint, read_snapshot, saved_steps, scene_path, write_snapshot
-from rl3d.start import Ball, FromMesh, Renders
+from rl3d.start import Ball, FromMesh, Renders, beside
 from rl3d.takeaway import open_source
 from rl3d.types import Prompt
 
@@ -188,6 +188,16 @@ def test_renders_take_the_place_of_draws(folder):
     # A ball of 0.57 seen from 3 fills this share of the picture.
     share = torch.pi * (0.57 / (9 - 0.57**2) ** 0.5 * views.cameras.intrinsics[0, 0, 0, 0] / 24) ** 2
     assert (area / share - 1).abs().max() < 0.1
+
+
+def test_what_was_refined_can_be_refined_again(folder):
+    again = starting_from(load_recipe(recipe_file("refine_mesh")), "run")
+    assert (again.start.path, again.draw.path) == ("run", "run")
+    assert beside("run/mesh.glb") == "run/mesh.glb"
+    from fake_prior import situation
+
+    made = again.start.build(situation())
+    assert made.triangles == pytest.approx(read_mesh(folder / "run/mesh.glb").triangles)
 
 
 def test_mistakes_are_answered_in_words(folder, capsys):
