@@ -12,7 +12,7 @@ from rl3d.terms.match import Match
 
 recipe = Recipe(
     about="refine the mesh of --init by distilling the prior; means over 4 x 4 pixels hold it to what it was made of",
-    draw=Renders(views=48, size=128),
+    draw=Renders(views=48, size=128, solid=True),
     start=FromMesh(),
     scene=Mesh(),
     terms={"rough": Match(views=4, pool=4), "distill": Distill(t_max=0.5, t_end=0.3)},

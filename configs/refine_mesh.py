@@ -7,12 +7,12 @@ from rl3d.start import FromMesh, Renders
 from rl3d.terms.match import Match
 
 recipe = Recipe(
-    about="refine the mesh of --init until it looks like the splats that it was made of; asks no prior",
+    about="refine the mesh of --init until it looks like the splats that it was made of, made solid; no prior",
     prior=None,
-    draw=Renders(views=64, size=128),
+    draw=Renders(views=48, size=256, solid=True),
     start=FromMesh(),
     scene=Mesh(),
-    terms={"match": Match(views=4)},
-    rig=RandomOrbit(size=128),
-    steps=200,
+    terms={"match": Match(views=2)},
+    rig=RandomOrbit(size=256),
+    steps=100,
 )

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import torch
 import trimesh
+from jaxtyping import Float
 
 from rl3d.cameras import Orbit, lattice_cameras
 from rl3d.export.meshes.meshing import Meshing, shape
@@ -117,6 +118,9 @@ class Renders:
     """Pixels along each side."""
     up: Literal["auto", "y", "z"] = "auto"
     """As in :class:`FromFile`."""
+    solid: bool = False
+    """Show what fades as if it did not: its colour over its alpha where that is at least a half, and nothing elsewhere. For a
+    scene that cannot fade: a mesh that matches fading borders takes their dimmed colours for its own."""
 
     passes = 0.0
 
@@ -133,10 +137,20 @@ class Renders:
     def draw(self, prompt: Prompt, prior: Prior | None, rng: torch.Generator, device: torch.device) -> Views:
         """Render them; no random number is drawn."""
         self.check()
-        views = _look(self.path, self.up)(lattice_cameras(self.views, self.size))
-        pose, matrix = (x.to(device) for x in (views.cameras.cam_from_world, views.cameras.intrinsics))
-        cameras = Cameras(pose, matrix, self.size, self.size)
-        return Views(views.rgb.to(device), views.alpha.to(device), None, None, cameras)
+        look, cameras = _look(self.path, self.up), lattice_cameras(self.views, self.size)
+        rgba = _solid(look, cameras) if self.solid else look(cameras).rgba
+        return Views(rgba[..., :3].to(device), rgba[..., 3:].to(device), None, None, cameras.to(device))
+
+
+def _solid(look: Look, cameras: Cameras) -> Float[torch.Tensor, "1 v h w 4"]:
+    """What cameras see, made opaque or absent at twice the size, so that borders are as sharp as pixels let them."""
+    found = []
+    for i in range(0, cameras.views, 8):  # large pictures take memory
+        seen = look(cameras.select(slice(i, i + 8)).resized(2 * cameras.width, 2 * cameras.height))
+        there = (seen.alpha >= 0.5).float()
+        fine = torch.cat([there * (seen.rgb / seen.alpha.clamp(min=0.5)).clamp(0, 1), there], -1)[0]
+        found.append(torch.stack([fine[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]).mean(0))
+    return torch.cat(found)[None]
 
 
 @runtime_checkable

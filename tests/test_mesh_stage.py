@@ -111,7 +111,7 @@ def test_what_reads_runs_reads_it(folder, capsys):
     final = read_checkpoint(Run(folder / "run"))
     assert (asset.look(CAMERAS).rgba - final.look(CAMERAS).rgba).abs().mean() < 0.01
     capsys.readouterr()
-    main(["score", "run", "--rewards", "clip"])
+    main(["score", "run", "--rewards", "encoder"])
     assert "run" in capsys.readouterr().out
 
 
@@ -188,6 +188,11 @@ def test_renders_take_the_place_of_draws(folder):
     # A ball of 0.57 seen from 3 fills this share of the picture.
     share = torch.pi * (0.57 / (9 - 0.57**2) ** 0.5 * views.cameras.intrinsics[0, 0, 0, 0] / 24) ** 2
     assert (area / share - 1).abs().max() < 0.1
+    solid = Renders(str(folder / "first"), views=6, size=24, solid=True).draw(Prompt(""), None, rng, torch.device("cpu"))
+    assert set((4 * solid.alpha).unique().tolist()) <= {0, 1, 2, 3, 4}
+    assert (solid.alpha - views.alpha).abs().mean() < 0.05
+    inner = (views.alpha > 0.99)[..., 0]
+    assert (solid.rgb - views.rgb)[inner].abs().mean() < 0.02
 
 
 def test_what_was_refined_can_be_refined_again(folder):
