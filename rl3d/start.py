@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import trimesh
 from jaxtyping import Float
+from torch.nn import functional as F
 
 from rl3d.cameras import Orbit, lattice_cameras
 from rl3d.export.meshes.meshing import Meshing, shape
@@ -19,7 +20,7 @@ from rl3d.export.meshes.reading import MESHES, holds_mesh, read_mesh
 from rl3d.export.meshes.texture import Baking, textured
 from rl3d.export.splats.files import read_splats, splat_kind
 from rl3d.geometry.hull import visual_hull
-from rl3d.geometry.points import ball
+from rl3d.geometry.points import ball, from_points
 from rl3d.geometry.surfels import on_surface
 from rl3d.priors.sampling import Climb, sample_best, sample_views
 from rl3d.protocols import Prior, Situation
@@ -138,19 +139,18 @@ class Renders:
         """Render them; no random number is drawn."""
         self.check()
         look, cameras = _look(self.path, self.up), lattice_cameras(self.views, self.size)
-        rgba = _solid(look, cameras) if self.solid else look(cameras).rgba
+        rgba = look(cameras).rgba
+        if self.solid:
+            rgba = torch.cat([_solid(rgba[:, i : i + 1]) for i in range(self.views)], 1)
         return Views(rgba[..., :3].to(device), rgba[..., 3:].to(device), None, None, cameras.to(device))
 
 
-def _solid(look: Look, cameras: Cameras) -> Float[torch.Tensor, "1 v h w 4"]:
-    """What cameras see, made opaque or absent at twice the size, so that borders are as sharp as pixels let them."""
-    found = []
-    for i in range(0, cameras.views, 8):  # large pictures take memory
-        seen = look(cameras.select(slice(i, i + 8)).resized(2 * cameras.width, 2 * cameras.height))
-        there = (seen.alpha >= 0.5).float()
-        fine = torch.cat([there * (seen.rgb / seen.alpha.clamp(min=0.5)).clamp(0, 1), there], -1)[0]
-        found.append(torch.stack([fine[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]).mean(0))
-    return torch.cat(found)[None]
+def _solid(rgba: Float[torch.Tensor, "1 v h w 4"]) -> Float[torch.Tensor, "1 v h w 4"]:
+    """Views made opaque or absent, cut between pixels where alpha is a half: borders are as sharp as pixels let them."""
+    fine = F.interpolate(rgba[0].movedim(-1, 1), scale_factor=4, mode="bilinear", align_corners=False)
+    there = (fine[:, 3:] >= 0.5).float()
+    colour = (fine[:, :3] / fine[:, 3:].clamp(min=0.5)).clamp(0, 1)
+    return F.avg_pool2d(torch.cat([there * colour, there], 1), 4).movedim(1, -1)[None]
 
 
 @runtime_checkable

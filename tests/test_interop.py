@@ -95,7 +95,9 @@ def test_gaussians_become_a_mesh_in_their_colours(live):
     made = to_trimesh(thing, Settings(colours="vertices", mesh=quick))
     assert made.is_watertight
     assert made.volume > 0
-    assert np.abs(made.extents - 1.0).max() < 0.12
+    # Gaussians of 0.03 around a ball of radius 0.5 reach a little further.
+    assert (made.extents > 0.98).all()
+    assert (made.extents < 1.16).all()
     assert made.visual.kind == "vertex"
     wanted = colours_of(globe(0.5))(torch.arange(1280), torch.full((1280, 3), 1 / 3))
     near = cKDTree(globe(0.5).triangles_center).query(made.vertices)[1]

@@ -189,7 +189,8 @@ def test_renders_take_the_place_of_draws(folder):
     share = torch.pi * (0.57 / (9 - 0.57**2) ** 0.5 * views.cameras.intrinsics[0, 0, 0, 0] / 24) ** 2
     assert (area / share - 1).abs().max() < 0.1
     solid = Renders(str(folder / "first"), views=6, size=24, solid=True).draw(Prompt(""), None, rng, torch.device("cpu"))
-    assert set((4 * solid.alpha).unique().tolist()) <= {0, 1, 2, 3, 4}
+    assert set((16 * solid.alpha).unique().tolist()) <= set(range(17))
+    assert (solid.alpha[views.alpha < 0.2] == 0).all()
     assert (solid.alpha - views.alpha).abs().mean() < 0.05
     inner = (views.alpha > 0.99)[..., 0]
     assert (solid.rgb - views.rgb)[inner].abs().mean() < 0.02

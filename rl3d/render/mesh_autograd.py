@@ -3,8 +3,8 @@
 What each sample sees is found by :mod:`rl3d.render.mesh`, on the CPU and without gradients. Where on its face the sample
 lies follows from the vertices again, in torch, wherever they are, so colours slide, and depth and normals change, as vertices
 move. At outlines, visibility itself changes: there the neighbouring samples are blended by where the outline passes between
-them, as in the antialiasing of Laine et al. 2020, "Modular Primitives for High-Performance Differentiable Rendering" (arXiv
-2011.03277). Outlines are looked for among all edges of the mesh, not those of the faces that the two samples see, so faces
+them, as in the antialiasing of Laine et al. 2020 (arXiv 2011.03277), "Modular Primitives for High-Performance Differentiable
+Rendering". Outlines are looked for among all edges of the mesh, not those of the faces that the two samples see, so faces
 may be smaller than samples. Meshes shine in their own colours, without light.
 """
 
