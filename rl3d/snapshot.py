@@ -180,6 +180,9 @@ def _mesh(tensors: dict[str, Tensor], settings: dict[str, Any]) -> TexturedMesh:
     known = _checked(settings, {"samples": 1})
     if sorted(tensors) != ["faces", "rest", "texture", "uv"]:
         raise ValueError(f"it has {', '.join(sorted(tensors)) or 'nothing'}, not faces, rest, texture, uv")
+    types = {"faces": torch.int32, "rest": torch.float32, "texture": torch.uint8, "uv": torch.int32}
+    if any(tensors[name].dtype != kind for name, kind in types.items()):
+        raise ValueError(f"types are {', '.join(f'{name} {x.dtype}' for name, x in tensors.items())}")
     wide = {"faces": tensors["faces"].long(), "uv": tensors["uv"].float() / 65536, "texture": tensors["texture"].float() / 255}
     state = _checked_mesh({"rest": tensors["rest"].float(), **wide, **_unmoved(len(tensors["rest"]))})
     return Mesh(**known).restore(state)

@@ -175,22 +175,25 @@ def test_a_mesh_of_colours_gets_a_texture_and_splats_get_a_mesh(folder, tmp_path
     meshing = replace(start.mesh, resolution=32, views=12, size=48, faces=500)
     scene = Mesh().build(replace(small, path=str(folder / "first"), mesh=meshing).build(situation()))
     assert len(scene) <= 500
-    assert np.abs(scene.mesh().extents - 1.14).max() < 0.2
+    # The Gaussians on the ball of 0.57 reach further, by their own size of about 0.04.
+    assert (scene.mesh().extents > 1.14).all()
+    assert (scene.mesh().extents < 1.4).all()
 
 
 def test_renders_take_the_place_of_draws(folder):
     rng = torch.Generator().manual_seed(0)
     state = rng.get_state()
-    views = Renders(str(folder / "first"), views=6, size=24).draw(Prompt(""), None, rng, torch.device("cpu"))
+    views = Renders(str(folder / "first/mesh.glb"), views=6, size=24).draw(Prompt(""), None, rng, torch.device("cpu"))
     assert torch.equal(rng.get_state(), state)
     assert views.rgba.shape == (1, 6, 24, 24, 4)
     area = views.alpha.mean(dim=(2, 3, 4))
-    # A ball of 0.57 seen from 3 fills this share of the picture.
-    share = torch.pi * (0.57 / (9 - 0.57**2) ** 0.5 * views.cameras.intrinsics[0, 0, 0, 0] / 24) ** 2
+    # A ball of 0.6 seen from 3 fills this share of the picture.
+    share = torch.pi * (0.6 / (9 - 0.6**2) ** 0.5 * views.cameras.intrinsics[0, 0, 0, 0] / 24) ** 2
     assert (area / share - 1).abs().max() < 0.1
+    views = Renders(str(folder / "first"), views=6, size=24).draw(Prompt(""), None, rng, torch.device("cpu"))
     solid = Renders(str(folder / "first"), views=6, size=24, solid=True).draw(Prompt(""), None, rng, torch.device("cpu"))
     assert set((16 * solid.alpha).unique().tolist()) <= set(range(17))
-    assert (solid.alpha[views.alpha < 0.2] == 0).all()
+    assert (solid.alpha[views.alpha < 0.05] == 0).all()
     assert (solid.alpha - views.alpha).abs().mean() < 0.05
     inner = (views.alpha > 0.99)[..., 0]
     assert (solid.rgb - views.rgb)[inner].abs().mean() < 0.02

@@ -35,7 +35,7 @@ class Mesh:
 
     rate_texture: float = 0.004
     """Adam's learning rate for the texels, in sRGB from 0 to 1; 0 keeps the texture."""
-    rate_vertices: float = 0.0008
+    rate_vertices: float = 0.0016
     """Adam's learning rate for the vertices, in world units; 0 keeps the shape."""
     smooth: float = 16.0
     """How far a vertex takes its neighbours along: over the root of it, in edges
