@@ -127,7 +127,7 @@ def read_checkpoint(run: Run) -> Snapshot:
             # How they learn, and what was noted of it, does not matter any more.
             scene = _gaussians({f.name: found[f.name] for f in fields(Splats)}, {name: asked[name] for name in SEEN_BY})
         elif asked["is"] == "Mesh":
-            known = _checked({name: asked[name] for name in ("smooth", "samples")}, {"smooth": 16.0, "samples": 1})
+            known = _checked({name: asked[name] for name in ("smooth", "samples")}, {"smooth": 0.08, "samples": 1})
             scene = Mesh(**known).restore(_checked_mesh(found))
         else:
             scene = _field(found, {name: asked[name] for name in asdict(Nerf())})

@@ -33,13 +33,13 @@ class Mesh:
     better. It is drawn in its own colours, without light; a normal map is not kept.
     """
 
-    rate_texture: float = 0.004
+    rate_texture: float = 0.002
     """Adam's learning rate for the texels, in sRGB from 0 to 1; 0 keeps the texture."""
     rate_vertices: float = 0.0016
     """Adam's learning rate for the vertices, in world units; 0 keeps the shape."""
-    smooth: float = 16.0
-    """How far a vertex takes its neighbours along: over the root of it, in edges
-    (:class:`~rl3d.geometry.laplacian.Diffusion`)."""
+    smooth: float = 0.08
+    """How far a vertex takes others along, in world units, about: the strength of :class:`~rl3d.geometry.laplacian.Diffusion`
+    is the square of it in mean edges."""
     texels: int = 1024
     """Along each side of the texture at most: larger ones are scaled down."""
     samples: int = 1
@@ -53,9 +53,9 @@ class Mesh:
                 f"a mesh learns its texture or its vertices: no rate is negative and one is above 0; "
                 f"got {self.rate_texture} and {self.rate_vertices}"
             )
-        if not 0 <= self.smooth < 1e6 or self.texels < 8 or not 1 <= self.samples <= 8:
+        if not 0 <= self.smooth < 100 or self.texels < 8 or not 1 <= self.samples <= 8:
             got = f"smooth {self.smooth}, texels {self.texels}, samples {self.samples}"
-            raise ValueError(f"smooth is from 0 to a million, texels 8 or more, samples from 1 to 8; got {got}")
+            raise ValueError(f"smooth is from 0 to 100, texels 8 or more, samples from 1 to 8; got {got}")
 
     def build(self, mesh: trimesh.Trimesh | Splats) -> TexturedMesh:
         """Make the live scene of a mesh in our axes with a texture.
@@ -147,7 +147,10 @@ class TexturedMesh(nn.Module):
         if not self.settings.rate_vertices:
             return self.rest
         if self._diffusion is None:
-            self._diffusion = Diffusion(self.faces.cpu().numpy(), len(self.rest), self.settings.smooth)
+            corners = self.rest[self.faces]
+            edge = float((corners - corners.roll(1, 1)).norm(dim=-1).double().mean())
+            strength = (self.settings.smooth / max(edge, 1e-6)) ** 2
+            self._diffusion = Diffusion(self.faces.cpu().numpy(), len(self.rest), strength)
         return self.rest + self._diffusion.solve(self.pulls)
 
     def surface(self) -> Surface:
