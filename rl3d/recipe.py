@@ -169,6 +169,8 @@ class Recipe:
                 "a scene that is a Mesh starts from a mesh, and no other does: set `start` to FromMesh(path) and `scene` "
                 f"to Mesh(); got {type(self.start).__name__} and {type(self.scene).__name__}"
             )
+        if self.search is not None and isinstance(self.scene, Mesh):
+            raise ValueError("a search compares scenes from different drawn views, and a mesh is one: leave out `search`")
         if self.search is not None and not isinstance(self.draw, Draw):
             raise ValueError("scenes of a search differ by their drawn views: set the recipe's `draw`, or leave out `search`")
 

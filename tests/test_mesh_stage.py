@@ -21,7 +21,7 @@ from rl3d.export.splats.ply import write_ply
 from rl3d.files import read_tensors, tensor_bytes
 from rl3d.generate import Request, create, produce
 from rl3d.geometry.surfels import on_surface
-from rl3d.recipe import load_recipe, recipe_file, starting_from
+from rl3d.recipe import BestOf, load_recipe, recipe_file, starting_from
 from rl3d.representations.mesh import Mesh, TexturedMesh
 from rl3d.run import Run
 from rl3d.snapshot import read_checkpoint, read_snapshot, saved_steps, scene_path, write_snapshot
@@ -220,6 +220,8 @@ def test_mistakes_are_answered_in_words(folder, capsys):
         replace(recipe, start=Ball())
     with pytest.raises(ValueError, match="starts from a mesh, and no other does"):
         replace(load_recipe(recipe_file("default")), start=FromMesh("x.glb"))
+    with pytest.raises(ValueError, match="a mesh is one: leave out `search`"):
+        replace(recipe, search=BestOf())
     with pytest.raises(ValueError, match="at least 1 view"):
         Renders(views=0)
 
