@@ -36,7 +36,7 @@ SAME = """
 import json, sys, torch
 from rl3d.cameras import Orbit
 from rl3d.export.splats.files import read_splats
-from rl3d.interop import to_opengl
+from rl3d.cameras import to_opengl
 from rl3d.render.gaussians import render_splats
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.utils.eval_utils import eval_setup

@@ -41,6 +41,7 @@ from rl3d.rewards.guards import Area, ColourEntropy, Sharpness
 from rl3d.rewards.physics import Stands
 from rl3d.rewards.sides import Sides
 from rl3d.search import Contest, begin, optimize
+from rl3d.start import Draw
 from rl3d.types import Prompt, Splats, Views
 
 COLUMNS = ("judge_r1", "judge_score", "reward_r1", "reward_score", "iou", "azimuth_error_deg")
@@ -155,7 +156,7 @@ def make(recipe: Recipe, prompt: str, seed: int, draws: Draws) -> Made:
 
 def warm_up(recipe: Recipe, prompt: str) -> None:
     """Take the shortest way through a recipe, so that what is loaded and compiled once is not in its price."""
-    quick = None if recipe.draw is None else replace(recipe.draw, candidates=1)
+    quick = replace(recipe.draw, candidates=1) if isinstance(recipe.draw, Draw) else recipe.draw
     make(replace(recipe, steps=2, draw=quick), prompt, 0, Draws())
 
 
@@ -184,7 +185,7 @@ def followed(recipe: Recipe) -> str:
     parts: dict[str, object] = {f"terms.{name}": term for name, term in recipe.terms.items()}
     parts |= {"teach": recipe.teach, "search": recipe.search}
     found = [f"{place}: {', '.join(names)}" for place, part in parts.items() if (names := list(_rewards(part)))]
-    if recipe.draw is not None and recipe.draw.candidates > 1:
+    if isinstance(recipe.draw, Draw) and recipe.draw.candidates > 1:
         found.append(f"draw: {recipe.draw.chooser.model}")
     return "; ".join(found) or "nothing"
 

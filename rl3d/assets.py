@@ -14,12 +14,13 @@ from PIL import Image, UnidentifiedImageError
 from rl3d.cameras import Orbit
 from rl3d.export.meshes.reading import read_mesh
 from rl3d.export.splats.ply import read_ply
+from rl3d.geometry.surfels import on_surface
 from rl3d.protocols import Shown, Situation
 from rl3d.render.gaussians import look_at
 from rl3d.render.textured import look_at_mesh
 from rl3d.rewards.base import SplatScene
 from rl3d.run import Run
-from rl3d.start import FromFile, fitted_mesh, on_surface
+from rl3d.start import FromFile, fitted_mesh, is_mesh_run
 from rl3d.types import Cameras, Look, Prompt, Splats, Views
 
 
@@ -44,7 +45,8 @@ def load_asset(path: str | Path) -> Asset:
     """Load a run's folder, splats in any file that :mod:`rl3d.export.splats.files` reads, or a mesh (GLB, glTF, OBJ, STL, PLY);
     in the unit sphere, z up.
 
-    A run's Gaussians stay where the run left them. Meshes are drawn as triangles in their own colours, without light.
+    A run's Gaussians, or its mesh where the scene was one, stay where the run left them. Meshes are drawn as triangles
+    in their own colours, without light.
 
     Raises:
         ValueError: if it is none of these, or its file is broken.
@@ -52,6 +54,8 @@ def load_asset(path: str | Path) -> Asset:
     path = Path(path)
     if path.is_dir():
         prompt, made = Run(path).prompt, path / "asset.ply"
+        if made.is_file() and is_mesh_run(path):
+            return _of_mesh(read_mesh(path / "mesh.glb"), prompt)
         if not made.is_file():
             raise ValueError(f"{path} holds no asset.ply yet: finish the run with `rl3d resume {path}`")
         splats = read_ply(made)
@@ -61,9 +65,13 @@ def load_asset(path: str | Path) -> Asset:
     if start.is_splats:
         splats = start.build(Situation(Prompt(""), None, None, rng, torch.device("cpu")))
         return Asset(splats, look_at(splats))
-    mesh = fitted_mesh(read_mesh(path))
+    return _of_mesh(fitted_mesh(read_mesh(path)))
+
+
+def _of_mesh(mesh: trimesh.Trimesh, prompt: Prompt | None = None) -> Asset:
     # Welded: what a texture's seams cut hangs together.
-    return Asset(on_surface(mesh, 6000, rng), look_at_mesh(mesh), trimesh.Trimesh(mesh.vertices, mesh.faces))
+    splats = on_surface(mesh, 6000, torch.Generator().manual_seed(0))
+    return Asset(splats, look_at_mesh(mesh), trimesh.Trimesh(mesh.vertices, mesh.faces), prompt)
 
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")

@@ -140,3 +140,29 @@ def lattice_cameras(views: int, size: int, *, turn_deg: float = 0.0) -> Cameras:
     elevation = torch.rad2deg(torch.asin(1 - 2 * i / views))
     azimuth = (i * (180 * (3 - math.sqrt(5))) + turn_deg) % 360
     return look_at_origin(azimuth[None], elevation[None], width=size, height=size)
+
+
+OPENGL_FROM_OPENCV = torch.diag(torch.tensor([1.0, -1, -1, 1]))
+"""OpenGL's camera has x to the right, y up and z backward; whoever has it (nerfstudio, Blender) keeps matrices from it to the
+world."""
+
+
+def to_opengl(cameras: Cameras) -> Float[Tensor, "b v 4 4"]:
+    """Matrices from OpenGL's camera to the world."""
+    return torch.linalg.inv(cameras.cam_from_world) @ OPENGL_FROM_OPENCV.to(cameras.cam_from_world)
+
+
+def from_opengl(world_from_cam: Float[Tensor, "n _ 4"], intrinsics: Float[Tensor, "n 3 3"], width: int, height: int) -> Cameras:
+    """Cameras of one scene, from rigid matrices of 3 or 4 rows that lead from OpenGL's camera to the world.
+
+    Args:
+        world_from_cam: The matrices.
+        intrinsics: Focal lengths and principal points in pixels, y downward, pixel centres at half-integers.
+        width: Of the pictures, in pixels.
+        height: Of the pictures, in pixels.
+    """
+    rotation = world_from_cam[:, :3, :3] @ OPENGL_FROM_OPENCV[:3, :3].to(world_from_cam)
+    pose = torch.eye(4).to(world_from_cam).repeat(len(world_from_cam), 1, 1)
+    pose[:, :3, :3] = rotation.mT
+    pose[:, :3, 3] = -(rotation.mT @ world_from_cam[:, :3, 3:])[..., 0]
+    return Cameras(pose[None], intrinsics[None], width, height)

@@ -24,15 +24,16 @@ from rl3d.files import write_whole
 from rl3d.live import Live
 from rl3d.optimize import Optimization, Report
 from rl3d.priors.lora_files import save_lora
-from rl3d.protocols import Representation, Shown
+from rl3d.protocols import Representation, Scene, Shown
 from rl3d.recipe import Recipe, describe
-from rl3d.record import Alert, Log, LogName, Watcher, first_alert, line, open_log, value_of
+from rl3d.record import Alert, Log, LogName, Watcher, first_alert, line, open_log, scene_of, value_of
+from rl3d.representations.mesh import TexturedMesh
 from rl3d.rewards.base import SplatScene
 from rl3d.run import IMAGE, Run, circumstances
 from rl3d.search import Contest, advance, begin, restore, state
 from rl3d.snapshot import is_kept, saved_steps, scene_path, write_snapshot
 from rl3d.tutor import LEARNS
-from rl3d.types import Cameras, Look, Prompt, Splats, Views
+from rl3d.types import Cameras, Look, Prompt, Views
 
 CHECKPOINT_EVERY = 25
 """Steps between checkpoints."""
@@ -189,10 +190,10 @@ def preview(run: Run, look: Look, step: int) -> None:
 
 @torch.no_grad()
 def judge(
-    recipe: Recipe, prompt: Prompt, look: Look, splats: Splats, device: torch.device | str = "cpu"
+    recipe: Recipe, prompt: Prompt, look: Look, scene: Scene, device: torch.device | str = "cpu"
 ) -> dict[str, float | None]:
     """Every guard's score of the object from unseen sides; None where a judgement could not be had."""
-    shown = Shown(look(evaluation_cameras().to(device)), (SplatScene(splats),))
+    shown = Shown(look(evaluation_cameras().to(device)), (scene,))
     return {name: value_of(guard.build(device), shown, prompt) for name, guard in recipe.guards.items()}
 
 
@@ -203,7 +204,8 @@ def finish(
 
     The summary notes how often a weight was ``changed`` on the way.
     """
-    splats, look = o.scene.splats(), seen(o.scene)
+    scene, look = o.scene, seen(o.scene)
+    splats = scene.splats()
     write_ply(run.folder / "asset.ply", splats)
     write_whole(run.folder / "preview.png", png_bytes(contact_sheet(look)))
     write_turntable(run.folder / "turntable.mp4", look)
@@ -211,17 +213,19 @@ def finish(
     if changed:
         notes.append(f"weights were changed {changed} times on the way (control.jsonl): the recipe alone gives another object")
     try:
-        write_mesh(run.folder / "mesh.glb", to_mesh(look, QUICK), name=run.title)
+        mesh = scene.to_trimesh() if isinstance(scene, TexturedMesh) else to_mesh(look, QUICK)
+        write_mesh(run.folder / "mesh.glb", mesh, name=run.title)
     except ValueError as error:
         notes.append(f"no mesh: {error}")
     if isinstance(o, Optimization) and o.tutor is not None:
         save_lora(o.tutor.actor, LEARNS, run.folder / "lora")
         notes.append(f"the taught prior: --prior.lora {run.folder / 'lora'}")
-    scores = judge(o.recipe, o.prompt, look, splats, o.scene.device)
+    scores = judge(o.recipe, o.prompt, look, scene_of(scene) or SplatScene(splats), o.scene.device)
     summary = {
         "prompt": run.title,
         "scores": scores,
         "gaussians": len(splats),
+        **({"faces": len(scene)} if isinstance(scene, TexturedMesh) else {}),
         "steps": o.step,
         "skipped_steps": o.skipped,
         "seconds": round(seconds(), 2),

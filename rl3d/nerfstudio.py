@@ -31,8 +31,7 @@ from torch import Tensor
 from torch.nn import Parameter, ParameterDict
 from tyro.conf import arg
 
-from rl3d.cameras import Orbit
-from rl3d.interop import from_opengl, to_opengl
+from rl3d.cameras import Orbit, from_opengl, to_opengl
 from rl3d.types import Prompt, Splats, Views
 
 if TYPE_CHECKING:

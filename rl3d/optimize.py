@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,15 +87,14 @@ def begin(recipe: Recipe, prompt: Prompt, *, seed: int = 0, device: str = "cpu")
         refuse_misfit(recipe, prompt, prior.info)
     drawn = None
     if recipe.draw is not None:
-        if prior is None:
-            raise ValueError("the recipe draws views but has no prior: give it one, or set draw to None")
         drawn = recipe.draw.draw(prompt, prior, rng, where)
     return start(recipe, Situation(prompt, prior, drawn, rng, where))
 
 
 def start(recipe: Recipe, situation: Situation) -> Optimization:
-    """Make the first Gaussians and build every part, once there is a prior and what was drawn from it."""
-    return _assemble(recipe, situation, recipe.scene.build(recipe.start.build(situation)))
+    """Make the first scene and build every part, once there is a prior and what was drawn from it."""
+    first: Any = recipe.start.build(situation)  # Gaussians or a mesh, whichever the recipe's scene is made of
+    return _assemble(recipe, situation, recipe.scene.build(first))
 
 
 def _assemble(recipe: Recipe, situation: Situation, scene: Representation) -> Optimization:

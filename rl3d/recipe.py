@@ -23,10 +23,12 @@ from rl3d.priors.zero123plus import Zero123Plus
 from rl3d.protocols import PriorInfo, RewardPart, Term
 from rl3d.representations.densify import Prune
 from rl3d.representations.gaussians import Gaussians
+from rl3d.representations.mesh import Mesh
 from rl3d.representations.nerf import Nerf
 from rl3d.rewards.clip import Clip
 from rl3d.rewards.guards import Area, ColourEntropy, Sharpness
-from rl3d.start import Draw, FromFile, Hull, Start
+from rl3d.start import Ball, Draw, FromFile, FromMesh, Hull, Renders, Start
+from rl3d.start import beside as made_of
 from rl3d.terms.match import Match
 from rl3d.tutor import Teach
 from rl3d.types import Prompt
@@ -123,10 +125,10 @@ class Recipe:
     about: str = ""
     """One line for people: what it does, the paper it follows, its departures."""
     prior: Embedded | Pretrained | Zero123Plus | None = field(default_factory=Embedded)
-    draw: Draw | None = field(default_factory=Draw)
-    """Views to draw from the prior before the first step."""
+    draw: Draw | Renders | None = field(default_factory=Draw)
+    """Views to draw from the prior before the first step, or to render of an object."""
     start: Start = field(default_factory=Hull)
-    scene: Gaussians | Nerf = field(default_factory=Gaussians)
+    scene: Gaussians | Nerf | Mesh = field(default_factory=Gaussians)
     rig: Rig = field(default_factory=RandomOrbit)
     """The cameras of a step, which terms share unless they bring their own."""
     steps: int = 250
@@ -167,7 +169,15 @@ class Recipe:
             raise ValueError("several scenes share one prior, and `teach` is for one: leave out `search` or `teach`")
         if self.teach is not None and isinstance(self.prior, Embedded) and self.prior.lora:
             raise ValueError("the LoRA that `teach` leaves would lack what --prior.lora added: save the two as one prior first")
-        if self.search is not None and self.draw is None:
+        others = (Ball, FromFile, Hull) if isinstance(self.scene, Mesh) else FromMesh
+        if isinstance(self.start, others):
+            raise ValueError(
+                "a scene that is a Mesh starts from a mesh, and no other does: set `start` to FromMesh(path) and `scene` "
+                f"to Mesh(); got {type(self.start).__name__} and {type(self.scene).__name__}"
+            )
+        if self.search is not None and isinstance(self.scene, Mesh):
+            raise ValueError("a search compares scenes from different drawn views, and a mesh is one: leave out `search`")
+        if self.search is not None and not isinstance(self.draw, Draw):
             raise ValueError("scenes of a search differ by their drawn views: set the recipe's `draw`, or leave out `search`")
 
 
@@ -224,13 +234,15 @@ KEEP = 0.6
 
 def starting_from(recipe: Recipe, path: str) -> Recipe:
     """The recipe as one that improves or edits an asset: nothing is drawn or matched, noise leaves what is there, and small
-    islands stay.
+    islands stay. A recipe of a mesh goes on to match renders of what the mesh was made of.
 
     Raises:
         ValueError: if nothing would be left of the recipe, or its scene cannot start from Gaussians.
     """
     if isinstance(recipe.scene, Nerf):
         raise ValueError("a radiance field starts as fog, and cannot start from an asset: take a recipe of Gaussians")
+    if isinstance(recipe.scene, Mesh):
+        return _refining(recipe, path)
     if recipe.search is not None:
         raise ValueError("a search compares scenes from different drawn views, and an asset is one: take another recipe")
     terms = {name: _gentle(term) for name, term in recipe.terms.items() if not isinstance(term, Match)}
@@ -242,6 +254,16 @@ def starting_from(recipe: Recipe, path: str) -> Recipe:
         scene = dataclasses.replace(scene, strategy=dataclasses.replace(scene.strategy, islands=0.0))
     changes: dict[str, Any] = {"terms": terms, "weights": weights, "ratios": ratios}
     return dataclasses.replace(recipe, start=FromFile(path), draw=None, scene=scene, **changes)
+
+
+def _refining(recipe: Recipe, path: str) -> Recipe:
+    """A recipe of a mesh, for the one at this path."""
+    start = recipe.start if isinstance(recipe.start, FromMesh) else FromMesh()
+    draw = recipe.draw
+    if isinstance(draw, Renders) and not draw.path:
+        draw = dataclasses.replace(draw, path=made_of(path))
+    terms = {name: _gentle(term) for name, term in recipe.terms.items()}
+    return dataclasses.replace(recipe, start=dataclasses.replace(start, path=path), draw=draw, terms=terms)
 
 
 def _gentle(term: Any) -> Term:

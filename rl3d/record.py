@@ -11,9 +11,10 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 import torch
 
 from rl3d.optimize import Report
-from rl3d.protocols import Representation, Reward, RewardPart, Shown
+from rl3d.protocols import Representation, Reward, RewardPart, Scene, Shown
 from rl3d.recipe import Recipe
 from rl3d.representations.gaussians import GaussianSplats
+from rl3d.representations.mesh import TexturedMesh
 from rl3d.rewards.base import SplatScene
 from rl3d.rewards.guards import alarm
 from rl3d.terms.rewarded import build_reward
@@ -124,7 +125,8 @@ class Watcher:
         return {part: values for part, values in self._of(scene, views).items() if values}
 
     def _of(self, scene: Representation, views: Any) -> dict[str, dict[str, float | None]]:
-        shown = Shown(views, (SplatScene(scene.splats()),) if isinstance(scene, GaussianSplats) else ())
+        found = scene_of(scene)
+        shown = Shown(views, () if found is None else (found,))
         return self._each(lambda reward: value_of(reward, shown, self.prompt))
 
     @torch.no_grad()
@@ -140,6 +142,13 @@ class Watcher:
                 heard[id(reward)] = ask(reward)
         parts = {"watched": self.rewards, "guards": self.guards}
         return {part: {name: heard[id(reward)] for name, reward in some.items()} for part, some in parts.items()}
+
+
+def scene_of(scene: Representation) -> Scene | None:
+    """What rewards of shape look at; None of a field, whose Gaussians take seconds."""
+    if isinstance(scene, TexturedMesh):
+        return scene
+    return SplatScene(scene.splats()) if isinstance(scene, GaussianSplats) else None
 
 
 def value_of(reward: Reward, shown: Shown, prompt: Prompt) -> float | None:

@@ -21,6 +21,7 @@ from rl3d.protocols import Prior, Representation, Reward, Shown, Situation, Step
 from rl3d.recipe import BestOf, Recipe, refuse_misfit
 from rl3d.representations.gaussians import GaussianSplats
 from rl3d.rewards.base import SplatScene, together
+from rl3d.start import Draw
 from rl3d.terms.rewarded import build_reward, compare
 from rl3d.types import Cameras, Prompt, Views
 
@@ -65,7 +66,7 @@ def begin(recipe: Recipe, prompt: Prompt, *, seed: int = 0, device: str = "cpu")
     """Begin one scene, or all those of a search: their views are drawn in one batch."""
     if recipe.search is None:
         return single.begin(recipe, prompt, seed=seed, device=device)
-    assert recipe.draw is not None
+    assert isinstance(recipe.draw, Draw)
     assert recipe.prior is not None
     where, contest = torch.device(device), _empty(recipe, recipe.search, prompt, device)
     refuse_misfit(recipe, prompt, contest.prior.info)

@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rl3d.export.meshes.limits import MOST_CORNERS
 from rl3d.files import read_tensors, tensor_bytes, write_whole
 from rl3d.protocols import Representation
 from rl3d.representations.gaussians import Gaussians, GaussianSplats
+from rl3d.representations.mesh import Mesh, TexturedMesh
 from rl3d.representations.nerf import Nerf, RadianceField
 from rl3d.run import Run
 from rl3d.types import Cameras, Splats, Views
@@ -42,7 +44,7 @@ class Snapshot:
         return self.scene.render(cameras)[0]
 
     def splats(self) -> Splats:
-        """The scene as Gaussians: its own, or those fitted to a radiance field, which takes seconds."""
+        """The scene as Gaussians: its own, those on a mesh, or those fitted to a radiance field, which takes seconds."""
         return self.scene.splats()
 
 
@@ -64,10 +66,10 @@ def is_kept(step: int, steps: int, every: int) -> bool:
 
 
 def write_snapshot(path: Path, scene: Representation, step: int, *, durable: bool = True) -> None:
-    """Write a scene: of Gaussians 28 bytes each (with colours of degree 0), of a radiance field some megabytes.
+    """Write a scene: of Gaussians 28 bytes each (with colours of degree 0), of a radiance field or a mesh some megabytes.
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: if it is none of these.
     """
     if isinstance(scene, GaussianSplats):
         settings = {"eps2d": scene.settings.eps2d, "antialiased": scene.settings.antialiased}
@@ -75,8 +77,10 @@ def write_snapshot(path: Path, scene: Representation, step: int, *, durable: boo
     elif isinstance(scene, RadianceField):
         settings = {f.name: type(f.default)(getattr(scene.settings, f.name)) for f in fields(Nerf)}
         tensors, kind = scene.state_dict(), "nerf"
+    elif isinstance(scene, TexturedMesh):
+        settings, kind, tensors = {"samples": scene.settings.samples}, "mesh", _mesh_tensors(scene)
     else:
-        raise ValueError(f"a snapshot holds Gaussians or a radiance field, not a {type(scene).__name__}")
+        raise ValueError(f"a snapshot holds Gaussians, a radiance field or a mesh, not a {type(scene).__name__}")
     small = {name: x.half() if x.is_floating_point() else x for name, x in tensors.items()}
     write_whole(path, tensor_bytes(small, {"snapshot": kind, "step": step, "settings": settings}), durable=durable)
 
@@ -93,9 +97,9 @@ def read_snapshot(path: Path) -> Snapshot:
         step, kind, settings = (about[key] for key in ("step", "snapshot", "settings"))
         if type(step) is not int or step < 0:
             raise ValueError(f"its step is {step!r}")
-        scenes = {"gaussians": _gaussians, "nerf": _field}
+        scenes = {"gaussians": _gaussians, "nerf": _field, "mesh": _mesh}
         for name, x in tensors.items():
-            if x.dtype not in (torch.float16, torch.bool):
+            if x.dtype not in ((torch.float16, torch.int32, torch.uint8) if kind == "mesh" else (torch.float16, torch.bool)):
                 raise ValueError(f"{name} is of {x.dtype}")
             if x.dtype == torch.float16 and not x.isfinite().all():
                 raise ValueError(f"{name} has values that are not finite")
@@ -122,6 +126,9 @@ def read_checkpoint(run: Run) -> Snapshot:
         if asked["is"] == "Gaussians":
             # How they learn, and what was noted of it, does not matter any more.
             scene = _gaussians({f.name: found[f.name] for f in fields(Splats)}, {name: asked[name] for name in SEEN_BY})
+        elif asked["is"] == "Mesh":
+            known = _checked({name: asked[name] for name in ("smooth", "samples")}, {"smooth": 0.08, "samples": 1})
+            scene = Mesh(**known).restore(_checked_mesh(found))
         else:
             scene = _field(found, {name: asked[name] for name in asdict(Nerf())})
         return Snapshot(plain["step"], scene)
@@ -159,6 +166,45 @@ def _field(tensors: dict[str, Tensor], settings: dict[str, Any]) -> RadianceFiel
             raise ValueError(f"{name} is {tuple(tensors[name].shape)}, and should be {tuple(x.shape)}")
     with torch.random.fork_rng(devices=[]):
         return value.restore(tensors)
+
+
+def _mesh_tensors(scene: TexturedMesh) -> dict[str, Tensor]:
+    """A mesh where it is now; its texture in 8 bits, places in it to a 65,536th of its side."""
+    with torch.no_grad():
+        texels = (255 * scene.texture.clamp(0, 1)).round().to(torch.uint8)
+        places = (scene.uv * 65536).round().to(torch.int32)
+        return {"rest": scene.vertices(), "faces": scene.faces.int(), "uv": places, "texture": texels}
+
+
+def _mesh(tensors: dict[str, Tensor], settings: dict[str, Any]) -> TexturedMesh:
+    known = _checked(settings, {"samples": 1})
+    if sorted(tensors) != ["faces", "rest", "texture", "uv"]:
+        raise ValueError(f"it has {', '.join(sorted(tensors)) or 'nothing'}, not faces, rest, texture, uv")
+    types = {"faces": torch.int32, "rest": torch.float32, "texture": torch.uint8, "uv": torch.int32}
+    if any(tensors[name].dtype != kind for name, kind in types.items()):
+        raise ValueError(f"types are {', '.join(f'{name} {x.dtype}' for name, x in tensors.items())}")
+    wide = {"faces": tensors["faces"].long(), "uv": tensors["uv"].float() / 65536, "texture": tensors["texture"].float() / 255}
+    state = _checked_mesh({"rest": tensors["rest"].float(), **wide, **_unmoved(len(tensors["rest"]))})
+    return Mesh(**known).restore(state)
+
+
+def _unmoved(n: int) -> dict[str, Tensor]:
+    """What the state of a mesh holds of how it learned, before it did."""
+    return {"pulls": torch.zeros(n, 3), "calm": torch.full((2,), torch.inf, dtype=torch.float64)}
+
+
+def _checked_mesh(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state of a mesh, if it is one: shapes fit, faces have their corners, and it is no larger than meshes are."""
+    n, m = len(state["rest"]), len(state["faces"])
+    shapes = {"rest": (n, 3), "pulls": (n, 3), "calm": (2,), "faces": (m, 3), "uv": (m, 3, 2)}
+    if any(state[name].shape != shape for name, shape in shapes.items()) or state["texture"].ndim != 3:
+        raise ValueError(f"shapes are {', '.join(f'{name} {tuple(x.shape)}' for name, x in state.items())}")
+    if not m or state["texture"].shape[2] != 3 or not min(state["texture"].shape) or 3 * m > MOST_CORNERS:
+        raise ValueError(f"it has {m} faces, and a texture of {tuple(state['texture'].shape)}")
+    faces = state["faces"]
+    if not bool(((faces >= 0) & (faces < n)).all()):
+        raise ValueError(f"its faces refer to vertices from {int(faces.min())} to {int(faces.max())}, of {n}")
+    return state
 
 
 def _checked(settings: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:

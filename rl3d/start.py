@@ -1,7 +1,8 @@
-"""Where an optimization starts: views drawn from the prior, and the first Gaussians."""
+"""Where an optimization starts: views drawn from the prior or rendered, and the first Gaussians or the first mesh."""
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,18 +11,24 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import torch
 import trimesh
+from jaxtyping import Float
+from torch.nn import functional as F
 
-from rl3d.cameras import Orbit, Poses
+from rl3d.cameras import Orbit, Poses, lattice_cameras
+from rl3d.export.meshes.meshing import Meshing, shape
 from rl3d.export.meshes.reading import MESHES, holds_mesh, read_mesh
+from rl3d.export.meshes.texture import Baking, textured
 from rl3d.export.splats.files import read_splats, splat_kind
 from rl3d.geometry.hull import visual_hull
 from rl3d.geometry.matte import cut_out
 from rl3d.geometry.points import ball, from_points
+from rl3d.geometry.surfels import on_surface
 from rl3d.priors.sampling import Climb, sample_best, sample_views
 from rl3d.protocols import Prior, PriorInfo, Situation
-from rl3d.render.textured import colours_of
+from rl3d.render.gaussians import look_at
+from rl3d.render.textured import look_at_mesh
 from rl3d.rewards.clip import Clip
-from rl3d.types import Cameras, Prompt, Splats, Views
+from rl3d.types import Cameras, Look, Prompt, Splats, Views
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,10 @@ class Draw:
         if not (self.climb >= 0 and 0 <= self.climbed[0] <= self.climbed[1] <= 1):
             raise ValueError(f"predictions climb by 0 or more, in a part of the steps, got {self.climb} in {self.climbed}")
 
-    def draw(self, prompt: Prompt, prior: Prior, rng: torch.Generator, device: torch.device) -> Views:
+    def draw(self, prompt: Prompt, prior: Prior | None, rng: torch.Generator, device: torch.device) -> Views:
         """Draw one set of views, the best of the candidates."""
+        if prior is None:
+            raise ValueError("the recipe draws views but has no prior: give it one, or set draw to None")
         return self.draw_sets(prompt, prior, rng, device, 1)[0]
 
     def draw_sets(self, prompt: Prompt, prior: Prior, rng: torch.Generator, device: torch.device, count: int) -> list[Views]:
@@ -104,11 +113,59 @@ class Draw:
         return asked * len(self.elevations_deg)
 
 
+@dataclass(frozen=True)
+class Renders:
+    """Views of an object that is there already, evenly from all around, in place of views drawn from a prior.
+
+    What :class:`~rl3d.terms.match.Match` then makes a scene resemble.
+    """
+
+    path: str = ""
+    """A run's folder, or a file of splats or of a mesh. Where it is empty, ``--init`` says: of a run's mesh, its splats."""
+    views: int = 64
+    size: int = 128
+    """Pixels along each side."""
+    up: Literal["auto", "y", "z"] = "auto"
+    """As in :class:`FromFile`."""
+    solid: bool = False
+    """Show what fades as if it did not: its colour over its alpha where that is at least a half, and nothing elsewhere. For a
+    scene that cannot fade: a mesh that matches fading borders takes their dimmed colours for its own."""
+
+    passes = 0.0
+
+    def __post_init__(self):
+        if self.views < 1 or self.size < 8:
+            raise ValueError(f"at least 1 view of at least 8 pixels a side is rendered, got {self.views} of {self.size}")
+
+    def check(self) -> None:
+        """Refuse what is not there, without reading it (``ValueError``)."""
+        if not self.path:
+            raise ValueError("say what the recipe's views are rendered of: --init MESH, or --draw.path")
+        FromFile(str(_file(self.path))).check()
+
+    def draw(self, prompt: Prompt, prior: Prior | None, rng: torch.Generator, device: torch.device) -> Views:
+        """Render them; no random number is drawn."""
+        self.check()
+        look, cameras = _look(self.path, self.up), lattice_cameras(self.views, self.size)
+        rgba = look(cameras).rgba
+        if self.solid:
+            rgba = torch.cat([_solid(rgba[:, i : i + 1]) for i in range(self.views)], 1)
+        return Views(rgba[..., :3].to(device), rgba[..., 3:].to(device), None, None, cameras.to(device))
+
+
+def _solid(rgba: Float[torch.Tensor, "1 v h w 4"]) -> Float[torch.Tensor, "1 v h w 4"]:
+    """Views made opaque or absent, cut between pixels where alpha is a half: borders are as sharp as pixels let them."""
+    fine = F.interpolate(rgba[0].movedim(-1, 1), scale_factor=4, mode="bilinear", align_corners=False)
+    there = (fine[:, 3:] >= 0.5).float()
+    colour = (fine[:, :3] / fine[:, 3:].clamp(min=0.5)).clamp(0, 1)
+    return F.avg_pool2d(torch.cat([there * colour, there], 1), 4).movedim(1, -1)[None]
+
+
 @runtime_checkable
 class Start(Protocol):
-    """A value that makes the first Gaussians."""
+    """A value that makes the first Gaussians, or the first mesh where the scene is one."""
 
-    def build(self, situation: Situation) -> Splats:
+    def build(self, situation: Situation) -> Splats | trimesh.Trimesh:
         """Make them."""
         ...
 
@@ -197,19 +254,6 @@ class FromFile:
         return splats[shows.argsort(descending=True, stable=True)[: self.limit].sort().values]
 
 
-def on_surface(mesh: trimesh.Trimesh, count: int, rng: torch.Generator) -> Splats:
-    """Spread so many Gaussians evenly over a mesh, in its colours."""
-    corners = torch.from_numpy(np.asarray(mesh.triangles, np.float32).copy())
-    shares = torch.from_numpy((mesh.area_faces / mesh.area).astype(np.float32))
-    face = torch.multinomial(shares, count, replacement=True, generator=rng)
-    # Uniform on a triangle: Osada et al. 2002, "Shape Distributions".
-    root, along = torch.rand(count, generator=rng).sqrt(), torch.rand(count, generator=rng)
-    weight = torch.stack([1 - root, root * (1 - along), root * along], 1)
-    points = (weight[..., None] * corners[face]).sum(1)
-    spacing = math.sqrt(mesh.area / count)
-    return from_points(points, colours_of(mesh)(face, weight), 0.6 * spacing, opacity=0.9)
-
-
 def fitted_mesh(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     """Move and scale a mesh that does not fit the unit sphere, or is small in it, to a radius of 0.9."""
     reach = np.linalg.norm(mesh.vertices, axis=1).max()
@@ -227,3 +271,82 @@ def _fitted(splats: Splats) -> Splats:
     middle = (splats.means.amin(0) + splats.means.amax(0)) / 2
     factor = 0.9 / (splats.means - middle).norm(dim=1).max().clamp_min(1e-9)
     return replace(splats, means=factor * (splats.means - middle), log_scales=splats.log_scales + factor.log())
+
+
+@dataclass(frozen=True)
+class FromMesh:
+    """A textured mesh: one that is there already, or one made of splats as ``rl3d export`` makes it.
+
+    A mesh without a texture gets one, baked from the colours of its vertices. What does not fit the unit sphere is moved and
+    scaled as :class:`FromFile` does, unless it lies in a run's folder.
+    """
+
+    path: str = ""
+    """A file of a mesh or of splats, or a run's folder, whose splats are taken, or its mesh where the scene was one."""
+    up: Literal["auto", "y", "z"] = "auto"
+    """As in :class:`FromFile`."""
+    mesh: Meshing = field(default_factory=Meshing)
+    """How splats are meshed."""
+    texture: Baking = field(default_factory=Baking)
+    """How a texture is baked where there is none."""
+
+    def check(self) -> None:
+        """Refuse what is not there, without reading it (``ValueError``)."""
+        if not self.path:
+            raise ValueError("this recipe makes a mesh better, so name one: --init runs/a-red-mug/mesh.glb, or a run's folder")
+        FromFile(str(_file(self.path))).check()
+
+    def build(self, situation: Situation) -> trimesh.Trimesh:
+        """Make it, in our axes.
+
+        Raises:
+            ValueError: if there is no such object, or it has no surface.
+        """
+        self.check()
+        path = _file(self.path)
+        if FromFile(str(path)).is_splats:
+            look = _look(self.path, self.up)
+            return textured(shape(look, self.mesh)[0], look, self.texture)
+        mesh = _mesh(path, self.up)
+        if getattr(getattr(mesh.visual, "material", None), "baseColorTexture", None) is None:
+            mesh = textured(mesh, look_at_mesh(mesh), self.texture)
+        return mesh
+
+
+def beside(path: str) -> str:
+    """What a mesh was made of: the splats in its folder, if that is of a run that made splats; else itself."""
+    splats = Path(path).parent / "asset.ply"
+    made = Path(path).is_file() and _in_run(Path(path)) and not is_mesh_run(splats.parent)
+    return str(splats) if made and splats.is_file() else path
+
+
+def is_mesh_run(folder: Path) -> bool:
+    """Whether the scene of the run in a folder is a mesh, by what the run says of itself."""
+    try:
+        return json.loads((folder / "recipe.json").read_text())["scene"]["is"] == "Mesh"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _file(path: str) -> Path:
+    """A file, or what a run made: its splats, or its mesh where the scene was one."""
+    folder = Path(path)
+    return folder / ("mesh.glb" if is_mesh_run(folder) else "asset.ply") if folder.is_dir() else folder
+
+
+def _in_run(path: Path) -> bool:
+    return (path.parent / "run.json").is_file()
+
+
+def _mesh(path: Path, up: Literal["auto", "y", "z"]) -> trimesh.Trimesh:
+    mesh = read_mesh(path, up)
+    return mesh if _in_run(path) else fitted_mesh(mesh)
+
+
+def _look(path: str, up: Literal["auto", "y", "z"]) -> Look:
+    """What is at a path as something to look at; in a run's folder it stays where the run left it."""
+    file = _file(path)
+    if not FromFile(str(file)).is_splats:
+        return look_at_mesh(_mesh(file, up))
+    splats = read_splats(file, up)
+    return look_at(splats if _in_run(file) else _fitted(splats))

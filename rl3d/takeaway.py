@@ -34,6 +34,7 @@ from rl3d.export.pictures import (
 )
 from rl3d.export.splats.files import splat_bytes
 from rl3d.files import write_folder, write_whole
+from rl3d.representations.mesh import TexturedMesh
 from rl3d.run import Run
 from rl3d.snapshot import Snapshot, read_checkpoint, read_snapshot, saved_steps, scene_path
 from rl3d.start import fitted_mesh
@@ -140,14 +141,27 @@ def _from_run(run: Run) -> Source:
     if summary is None:
         now = read_checkpoint(run)
         facts["Steps so far"] = f"{now.step:,}"
-        return Source(**named, prefix=f"step_{now.step:05d}-", look=now.look, splats=cache(now.splats), facts=facts)
+        prefix = f"step_{now.step:05d}-"
+        return Source(**named, prefix=prefix, look=now.look, splats=cache(now.splats), mesh=_own_mesh(now), facts=facts)
     facts |= {"Steps": f"{summary['steps']:,}", "Gaussians": f"{summary['gaussians']:,}", "Time": _time(summary["seconds"])}
+    if "faces" in summary:
+        facts["Faces"] = f"{summary['faces']:,}"
     asset, note = load_asset(run.folder), ""
+    mesh = None
     try:
-        look = _final_scene(run, summary["steps"]).look
+        final = _final_scene(run, summary["steps"])
+        look, mesh = final.look, _own_mesh(final)
     except ValueError as error:
-        look, note = asset.look, f"seen by its splats alone: {error}"
-    return Source(**named, prefix="", look=look, splats=lambda: asset.splats, scores=summary["scores"], facts=facts, note=note)
+        mesh = read_mesh(run.folder / "mesh.glb") if "faces" in summary else None
+        whole = "splats" if mesh is None else "mesh"
+        look, note = asset.look, f"seen by its {whole} alone: {error}"
+    named |= {"mesh": mesh, "scores": summary["scores"], "facts": facts, "note": note}
+    return Source(**named, prefix="", look=look, splats=lambda: asset.splats)
+
+
+def _own_mesh(now: Snapshot) -> trimesh.Trimesh | None:
+    """The scene's mesh, where it is one."""
+    return now.scene.to_trimesh() if isinstance(now.scene, TexturedMesh) else None
 
 
 def _final_scene(run: Run, step: int) -> Snapshot:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = [
     {"cards", "files", "hub", "math", "memory", "team", "types"},
-    {"cameras", "interop", "protocols", "scene"},
+    {"cameras", "protocols", "scene"},
     {"render"},
     {"geometry"},
     {"toybox"},
@@ -26,7 +26,7 @@ LAYERS = [
     {"choices", "explanation"},
     {"live"},
     {"contest", "doctor", "generate", "preferences", "scoring", "takeaway"},
-    {"assess"},
+    {"assess", "interop"},
     {"commands"},
     {"__main__", "configs", "nerfstudio", "viewer"},
 ]

@@ -6,8 +6,7 @@ import nerfstudio_stand_in
 import pytest
 import torch
 
-from rl3d.cameras import Orbit
-from rl3d.interop import from_opengl, to_opengl
+from rl3d.cameras import Orbit, from_opengl, to_opengl
 from rl3d.recipe import load_recipe
 from rl3d.render.gaussians import render_splats
 from rl3d.search import begin, optimize

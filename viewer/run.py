@@ -16,11 +16,12 @@ from rl3d.viewer.gallery import COLOURS
 from rl3d.viewer.live import Controls
 from rl3d.viewer.page import Page
 from rl3d.viewer.stage import Stage
-from rl3d.viewer.subjects import Subject, of_entry, of_splats
+from rl3d.viewer.subjects import Subject, mesh_of, of_entry, of_splats
 from rl3d.viewer.why import Why
 
 from rl3d.explanation import why_path
 from rl3d.representations.gaussians import GaussianSplats
+from rl3d.representations.mesh import TexturedMesh
 from rl3d.run import Run
 from rl3d.snapshot import read_snapshot, saved_steps, scene_path
 
@@ -147,6 +148,8 @@ def _snapshot(path: str, written_ns: int) -> Subject:
     snapshot = read_snapshot(Path(path))
     if isinstance(snapshot.scene, GaussianSplats):
         return of_splats(snapshot.splats(), snapshot.look)
+    if isinstance(snapshot.scene, TexturedMesh):
+        return Subject(snapshot.look, None, mesh_of(snapshot.scene.to_trimesh()), f"{len(snapshot.scene):,} triangles")
     return Subject(snapshot.look, None, None, f"a radiance field, {len(snapshot.scene):,} cells, rendered here", streamed=True)
 
 

@@ -66,8 +66,10 @@ def of_entry(entry: Entry) -> Subject | None:
         mesh = coloured_mesh(entry.path)
         return Subject(asset.look, None, mesh_of(mesh), f"{len(mesh.faces):,} triangles")
     if (entry.path / "asset.ply").is_file():
-        asset = load_asset(entry.path)
-        return of_splats(asset.splats, asset.look, read_mesh(entry.path / "mesh.glb"))
+        asset, mesh = load_asset(entry.path), read_mesh(entry.path / "mesh.glb")
+        if asset.surface is not None:
+            return Subject(asset.look, None, mesh, f"{len(asset.surface.faces):,} triangles")
+        return of_splats(asset.splats, asset.look, mesh)
     return None
 
 

@@ -25,9 +25,10 @@ from rl3d.optimize import Diverged
 from rl3d.priors.embedded import Embedded
 from rl3d.recipe import Recipe, comparison, load_recipe, recipe_file, recipe_files, shortage, starting_from, thriftier
 from rl3d.record import LogName, check_logs
+from rl3d.representations.mesh import Mesh
 from rl3d.run import Run, circumstances, short_name
 from rl3d.scene import read_prompts
-from rl3d.start import FromFile
+from rl3d.start import Draw, FromFile, FromMesh, Renders
 from rl3d.types import Prompt
 
 
@@ -51,7 +52,8 @@ class Generate:
     """A picture of the object from its front, for a prior that goes by one; the recipe is then image_to_3d unless another is
     named, and no prompt is needed. Cut out it is best; an opaque one should show little else."""
     init: str = ""
-    """An asset to improve or edit: a splat .ply, or a .glb, .gltf or .obj mesh. Nothing is drawn or matched then."""
+    """An asset to improve or edit: a splat .ply, or a .glb, .gltf or .obj mesh. Nothing is drawn or matched then; recipes
+    of a mesh match renders, and take a run's folder, too."""
     tensorboard: bool = False
     """Also write what metrics.jsonl holds for TensorBoard, into the run's folder."""
     wandb: bool = False
@@ -79,8 +81,11 @@ def main(words: list[str]) -> None:
     if asked.dry_run:
         print(comparison(recipe))
         return
-    if isinstance(recipe.start, FromFile):
-        recipe.start.check()
+    for part in (recipe.start, recipe.draw):
+        if isinstance(part, (FromFile, FromMesh, Renders)):
+            part.check()
+    if isinstance(recipe.scene, Mesh):
+        recipe.scene.check()
     if asked.allow_unknown and isinstance(recipe.prior, Embedded):
         recipe = replace(recipe, prior=replace(recipe.prior, allow_unknown=True))
     prompts = read_prompts(asked.prompts) or ([Prompt("")] if asked.image else [])
@@ -196,7 +201,9 @@ def _follow(run: Run, recipe: Recipe, device: str, prefix: str, logs: Sequence[L
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
         text = run.about["prompt"]["text"]
         task = bar.add_task(
-            f"{prefix}{text[:40]}", total=recipe.steps, now="drawing views from the prior" if recipe.draw else "starting"
+            f"{prefix}{text[:40]}",
+            total=recipe.steps,
+            now="drawing views from the prior" if isinstance(recipe.draw, Draw) else "starting",
         )
         try:
             for report, _ in produce(run, recipe, device=device, logs=logs, control=control):
@@ -223,7 +230,8 @@ def _follow(run: Run, recipe: Recipe, device: str, prefix: str, logs: Sequence[L
 
 def _print_summary(console, run: Run, summary: dict) -> None:
     scores = "  ".join(f"{name} {value:.3f}" if value is not None else f"{name} -" for name, value in summary["scores"].items())
-    cost = f"{summary['gaussians']} splats  {summary['seconds']:.0f} s  {summary['peak_memory_gb']} GB"
+    size = f"{summary['faces']} faces" if "faces" in summary else f"{summary['gaussians']} splats"
+    cost = f"{size}  {summary['seconds']:.0f} s  {summary['peak_memory_gb']} GB"
     console.print(f"[bold]{summary['prompt']}[/bold]  {scores}  {cost}", highlight=False)
     console.print(f"  {run.folder}/preview.png  asset.ply  mesh.glb  turntable.mp4", highlight=False)
     for note in summary["notes"]:

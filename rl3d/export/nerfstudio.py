@@ -20,9 +20,8 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from PIL import Image
 
-from rl3d.cameras import look_at_origin
+from rl3d.cameras import look_at_origin, to_opengl
 from rl3d.export.pictures import CHUNK, png_bytes, to_rgba8
-from rl3d.interop import to_opengl
 from rl3d.render.surface import normals_from_depth, points_from_depth
 from rl3d.types import Cameras, Look, Views
 

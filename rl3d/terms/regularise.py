@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rl3d.protocols import Situation, Step
+from rl3d.terms.rewarded import gaussians_of
 from rl3d.types import Cameras
 
 
@@ -27,6 +28,8 @@ class Solid:
     size: float = 0.12
 
     def build(self, situation: Situation) -> Solid:
+        if situation.scene is not None:
+            gaussians_of(situation.scene, "Solid")
         return self
 
     def cameras(self, shared: Cameras, rng: torch.Generator) -> None:
