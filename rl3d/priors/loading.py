@@ -87,6 +87,6 @@ def blank_part(folder: Path, said: Sequence[str | None], dtype: torch.dtype) -> 
             net = kind(kind.config_class.from_pretrained(folder))
     if name == "T5EncoderModel":
         # It looks at its mask for values, which are not there; but what it says has a known shape.
-        width: int = net.config.d_model
-        net.forward = lambda ids, **_: (torch.empty(*ids.shape, width, device="meta"),)
+        config: Any = net.config
+        net.forward = lambda ids, **_: (torch.empty(*ids.shape, config.d_model, device="meta"),)
     return torch.nn.Module.to(net, dtype).eval()
