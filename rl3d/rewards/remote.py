@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -133,7 +133,7 @@ class Remote:
 
         def ask(i: int) -> float | None:
             content = {"views": png(views, i)} if self.send == "png" else {"safetensors": packed(views, i)}
-            answer = self.caller.post({"prompt": asdict(prompts[i]), **content})
+            answer = self.caller.post({"prompt": {"text": prompts[i].text, "negative": prompts[i].negative}, **content})
             value = answer.get("value") if isinstance(answer, dict) else None
             return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
