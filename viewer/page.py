@@ -13,9 +13,9 @@ from rl3d.viewer.cameras import of_client
 
 from rl3d.types import Cameras
 
-SHARE = 0.02
+SHARE = 0.03
 """Of one core, at most, for what pages do unasked: following runs takes no more from them. A click is answered at once."""
-BURST_S = 1.0
+BURST_S = 2.0
 """Of a core's time that pages may spend at once, as when a run is opened."""
 
 
