@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from commandline import fails
 from PIL import Image
 from scipy.stats import binomtest
 
@@ -253,13 +254,6 @@ def test_nothing_compared_on_a_side_says_so():
     assert math.isnan(found.when_right.rate)
     assert found.when_right.interval == (0, 1)
     assert "stood right: nothing was compared" in report(found)
-
-
-def fails(capsys, *words: str) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main(list(words))
-    assert stop.value.code == 2
-    return capsys.readouterr().err
 
 
 def test_the_command_says_who_wins(tmp_path, capsys):

@@ -12,6 +12,7 @@ import imageio.v2 as imageio
 import pytest
 import tiny
 import trimesh
+from commandline import fails
 from PIL import Image
 from rich.console import Console
 
@@ -40,15 +41,6 @@ def here(weights, tmp_path, monkeypatch):
     monkeypatch.setenv("RL3D_WEIGHTS", str(weights))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def fails(capsys, *words: str) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main(list(words))
-    assert stop.value.code not in (0, None)
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    return error
 
 
 def test_a_run_holds_all_that_was_promised_and_is_not_done_twice(here, capsys):
@@ -145,7 +137,10 @@ def test_unknown_words_are_named_with_the_nearest_known_and_can_be_allowed(capsy
         (["generate", "a mug", "--steps", "0"], "steps must be at least 1"),
         (["generate", "a mug", "--steps", "many"], "many"),
         (["generate", "a " * 40], "at most"),
+        (["generate", "a mug", "--device", "cuda:99"], "no device 'cuda:99'"),
+        (["generate", "a mug", "--device", "nonsense"], "no device 'nonsense'"),
         (["resume", "nowhere"], "not a run"),
+        (["resume", "nowhere", "--device", "cuda:99"], "no device 'cuda:99'"),
         (["nonsense"], "no command"),
     ],
 )

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from commandline import fails
 from PIL import Image
 from tiny_families import write_zero123plus
 
@@ -31,15 +32,6 @@ def here(weights, tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 20, 4), np.uint8)
     Image.fromarray(pixels, "RGBA").save("my mug.png")
     return tmp_path
-
-
-def fails(capsys, *words: str) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main(list(words))
-    assert stop.value.code not in (0, None)
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    return error
 
 
 def test_a_picture_alone_makes_an_object_and_the_run_keeps_what_it_needs(here, capsys):

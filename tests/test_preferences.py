@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from commandline import fails
 from PIL import Image
 from scipy.stats import spearmanr
 
@@ -187,13 +188,6 @@ def test_wrong_lines_are_named_by_their_number(wrong, says, tmp_path):
     with pytest.raises(ValueError, match="line 3") as error:
         read_pairs(path)
     assert says in str(error.value)
-
-
-def fails(capsys, *words: str) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main(list(words))
-    assert stop.value.code == 2
-    return capsys.readouterr().err
 
 
 def test_the_command_says_how_good_it_is_and_users_mistakes_are_named(preferences, tmp_path, capsys):

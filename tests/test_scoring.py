@@ -7,6 +7,7 @@ import pytest
 import tiny
 import torch
 import trimesh
+from commandline import fails
 from PIL import Image
 
 from rl3d.__main__ import main
@@ -123,15 +124,6 @@ def test_names_of_rewards():
     assert reward_of("clip:hf-hub:owner/name") == Clip("hf-hub:owner/name")
     assert reward_of("trained:some/folder") == Trained("some/folder")
     assert reward_of("judge") == Clip("judge")
-
-
-def fails(capsys, *words: str) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main(list(words))
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    return error
 
 
 def test_mistakes_are_named(here, capsys):

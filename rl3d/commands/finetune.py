@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tyro.conf import AvoidSubcommands, Positional, arg
 
 from rl3d.commands.recipes import listed
-from rl3d.commands.words import without
+from rl3d.commands.words import device_here, without
 from rl3d.files import write_whole
 from rl3d.finetune import produce as finetuning
 from rl3d.lesson import Lesson, compared, lesson_file, lesson_files, load_lesson, with_names
@@ -63,7 +63,7 @@ def main(words: list[str]) -> None:
     changed = without(words[1:], {"--out", "--seed", "--device"}, set())
     request = {"kind": LESSON, "recipe": words[0], "arguments": changed, "seed": asked.seed}
     run = _lesson_run(asked.out, source.stem, request)
-    team = Team(asked.device)
+    team = Team(device_here(asked.device))
     with run.lock() if team.leads else contextlib.nullcontext():
         if team.leads and not (run.folder / "run.json").is_file():
             written = source.read_bytes()

@@ -17,7 +17,7 @@ from rich.text import Text
 from tyro.conf import AvoidSubcommands, Positional, arg
 
 from rl3d.commands.viewing import viewing
-from rl3d.commands.words import value_of, without
+from rl3d.commands.words import device_here, value_of, without
 from rl3d.control import Control
 from rl3d.generate import Request, create, find_run, produce
 from rl3d.memory import free_bytes, ran_out
@@ -104,7 +104,7 @@ def main(words: list[str]) -> None:
     own = [word for word in words if word not in BESIDE_FLAGS]
     changed = without(own, {"--recipe", "--out", "--seed", "--device", "--image"}, set(asked.prompts))
     several, console = len(prompts) > 1, Console(stderr=True)
-    if short := shortage(recipe, free_bytes(asked.device) / 1e9):
+    if short := shortage(recipe, free_bytes(device_here(asked.device)) / 1e9):
         console.print(f"[yellow]{short}[/yellow]", highlight=False)
     with ExitStack() as beside:
         for i, prompt in enumerate(prompts):
@@ -199,9 +199,8 @@ def _follow(run: Run, recipe: Recipe, device: str, prefix: str, logs: Sequence[L
         Now(control),
     )
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
-        text = run.about["prompt"]["text"]
         task = bar.add_task(
-            f"{prefix}{text[:40]}",
+            f"{prefix}{run.title[:40]}",
             total=recipe.steps,
             now="drawing views from the prior" if isinstance(recipe.draw, Draw) else "starting",
         )

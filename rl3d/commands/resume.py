@@ -14,7 +14,7 @@ from tyro.conf import AvoidSubcommands, Positional
 from rl3d.commands import finetune
 from rl3d.commands.generate import logs_of, recipe_with, show
 from rl3d.commands.viewing import viewing
-from rl3d.commands.words import value_of, without
+from rl3d.commands.words import device_here, value_of, without
 from rl3d.priors.embedded import Embedded
 from rl3d.recipe import Recipe, describe
 from rl3d.run import Run
@@ -36,6 +36,7 @@ class Resume:
 def main(words: list[str]) -> None:
     """Continue a run from its checkpoint."""
     asked = tyro.cli(Resume, args=words, prog="rl3d resume")
+    device_here(asked.device)
     run = Run(asked.folder)
     if run.about.get("kind") == finetune.LESSON:
         if asked.view:

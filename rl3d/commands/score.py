@@ -11,6 +11,7 @@ import tyro
 from tyro.conf import Positional
 
 from rl3d.assets import load_asset
+from rl3d.commands.words import device_here
 from rl3d.scoring import USUAL, reward_of, score, table
 from rl3d.types import Prompt
 
@@ -42,7 +43,7 @@ def main(words: list[str]) -> None:
     prompt = Prompt(asked.prompt.strip(), asked.negative) if asked.prompt.strip() else asset.prompt
     if prompt is None or not prompt.text:
         raise ValueError(f'{asked.path} does not say what it should be: add --prompt "a red mug"')
-    scores = score(asset, prompt, parts, asked.device)
+    scores = score(asset, prompt, parts, device_here(asked.device))
     if asked.json:
         # Without bounds there is no number that JSON could hold.
         for told in scores.values():

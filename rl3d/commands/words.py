@@ -26,3 +26,19 @@ def without(words: list[str], flags: set[str], positional: set[str]) -> list[str
         else:
             kept.append(word)
     return kept
+
+
+def device_here(name: str) -> str:
+    """The name of a device, if torch has it on this machine.
+
+    Raises:
+        ValueError: if it has not.
+    """
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(f"there is no device {name!r} here ({why}): leave --device out to compute on the CPU") from None
+    return name

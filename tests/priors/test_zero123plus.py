@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from family_checks import check_ten_steps
 from PIL import Image
 from tiny_families import write_zero123plus
 from tiny_pipelines import write_sd
@@ -17,7 +18,7 @@ from rl3d.priors.pictures import read_picture
 from rl3d.priors.pretrained import Pretrained
 from rl3d.priors.zero123plus import Zero123Plus, apart, joined, noise_beside
 from rl3d.recipe import load_recipe, recipe_file
-from rl3d.search import begin, optimize, restore, state
+from rl3d.search import begin
 from rl3d.start import Ball, Draw
 from rl3d.terms.distillation import Distill, Interval
 from rl3d.tutor import Teach
@@ -220,15 +221,7 @@ def test_a_recipe_runs_ten_steps_and_resumes(folder, changes):
     if not changes:
         assert o.drawn.cameras.azimuths_deg[0, 1].item() == pytest.approx(90, abs=1e-3)
         assert o.drawn.cameras.elevations_deg[0, 1].item() == pytest.approx(-10, abs=1e-3)
-    for _ in range(7):
-        next(optimize(o))
-    tensors, plain = state(o)
-    again = restore(recipe, {key: x.clone() for key, x in tensors.items()}, plain)
-    done = list(zip(optimize(o), optimize(again), strict=True))
-    assert [one.step for one, _ in done] == [8, 9, 10]
-    for one, other in done:
-        assert one.losses == other.losses
-        assert not one.skipped
+    check_ten_steps(recipe, o)
 
 
 def test_what_does_not_fit_is_refused_by_name_before_anything_is_drawn(folder, tmp_path):
